@@ -1,0 +1,51 @@
+# Every target sets up what it needs: `make book` works on a bare Python 3.11 or newer.
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# One BLAS thread a process: small matrices gain nothing from two, and two contend.
+export OMP_NUM_THREADS = 1
+export OPENBLAS_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+
+.PHONY: book test check site-test bench serve clean chapter pins
+
+book: $(READY)           ## execute what changed, then build the site into _build/html
+	$(BIN)/python tools/execute_book.py -j $(JOBS)
+	$(BIN)/jupyter-book build -W --keep-going -n .
+
+test: $(READY)           ## prove the package and the pages' sources
+	$(BIN)/python -m pytest tests --ignore=tests/site
+
+site-test: $(READY)      ## prove the built site, in a browser where there is one
+	$(BIN)/python -m pytest tests/site
+
+check: $(READY)          ## style and types
+	$(BIN)/ruff check code tests tools bench book/_ext
+	$(BIN)/ruff format --check code tests tools bench book/_ext
+	$(BIN)/mypy
+
+bench: $(READY)          ## side by side with the libraries, one thread
+	$(BIN)/python bench/run.py
+
+serve: book              ## read the built site at http://127.0.0.1:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+chapter: $(READY)        ## lay out a new chapter: make chapter NAME=gaussian-processes
+	$(BIN)/python tools/new_chapter.py "$(NAME)"
+
+pins: $(READY)           ## compile requirements.in into requirements.txt (needs uv)
+	uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes --no-header -q -o requirements.txt
+
+clean:                   ## remove what a build made; the environment stays
+	rm -rf _build build .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes -r requirements.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""Machine Learning from Scratch: the code behind the book, one module a chapter."""

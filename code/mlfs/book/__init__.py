@@ -1,0 +1,1 @@
+"""For pages and tests: plot style, exercise checker, claims."""

@@ -1,0 +1,42 @@
+"""The small real data sets that come with the package.
+
+`code/mlfs/data/DATA.md` says where each comes from, who may use it and how to cite it.
+"""
+
+from __future__ import annotations
+
+import io
+from importlib.resources import files
+
+import numpy as np
+
+from mlfs.core.numerics import IntArray
+
+SETS = {"earthquakes": "earthquakes.csv", "rat_choices": "rat_choices.npz"}
+
+
+def load(name: str) -> dict[str, IntArray]:
+    """The columns of one data set by name, as new integer arrays of one length.
+
+    - earthquakes: `year`, `count`; 107 years of major earthquakes in the world.
+    - rat_choices: `answer`, `choice` (0 left, 1 right), `session`; 20 000 trials of one
+      rat in 80 sessions.
+
+    Raises:
+        ValueError: there is no set of that name; the message lists those there are.
+    """
+    if name not in SETS:
+        raise ValueError(f"name is {name!r}, wants one of {sorted(SETS)}")
+    content = files("mlfs").joinpath("data", SETS[name]).read_bytes()
+    return _read_csv(content) if SETS[name].endswith(".csv") else _read_npz(content)
+
+
+def _read_csv(content: bytes) -> dict[str, IntArray]:
+    head, *rows = content.decode("ascii").splitlines()
+    table = np.loadtxt(rows, dtype=np.int64, delimiter=",", ndmin=2)
+    return {name: table[:, i].copy() for i, name in enumerate(head.strip().split(","))}
+
+
+def _read_npz(content: bytes) -> dict[str, IntArray]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: arrays[name].astype(np.int64) for name in arrays.files}

@@ -1,0 +1,1033 @@
+"""Hidden Markov models: exact inference and learning by messages along a chain.
+
+Chapter: book/hidden-markov-models/theory.md.  A comment `# eq NAME` marks the line that
+implements the displayed equation labelled NAME there.
+
+    K, T         number of hidden states, number of time steps
+    z[t]         hidden state at time t, in 0..K-1                   (T,)
+    x[t]         observation at time t                               (T,) or (T, D)
+    pi[k]        p(z₁ = k)                                           (K,)
+    A[j, k]      p(z₍ₜ₊₁₎ = k | zₜ = j); rows sum to one             (K, K)
+    B[t, k]      p(xₜ | zₜ = k), up to a factor for each t           (T, K)
+    log_B[t, k]  its logarithm; −inf where a state cannot emit xₜ    (T, K)
+    alpha, beta  forward and backward messages                       (T, K)
+    c[t]         scale: p(xₜ | x₍₁..ₜ₋₁₎)                            (T,)
+    gamma[t, k]  p(zₜ = k | all x)                                   (T, K)
+    xi[t, j, k]  p(zₜ = j, z₍ₜ₊₁₎ = k | all x)                       (T-1, K, K)
+
+The observations enter only through B or log_B, so the same code serves every kind of
+emission.  Functions of (pi, A, B) are the recursions of the derivation, one loop each;
+`smooth` and what builds on it are the fast forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import gammaln, xlogy
+
+from mlfs.core.numerics import (
+    Array,
+    BoolArray,
+    IntArray,
+    check_array,
+    check_counts,
+    check_rng,
+    check_scalar,
+    check_simplex,
+    check_whole,
+    log_probability,
+    logsumexp,
+)
+
+# ------------------------------------------------------------ the hidden chain
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A Markov chain over K states: p(z₁) and p(z₍ₜ₊₁₎ | zₜ).
+
+    Raises:
+        ValueError: `pi` (K,) or a row of `A` (K, K) is no probability distribution,
+            or some state can never be reached.
+    """
+
+    pi: Array
+    A: Array
+
+    def __post_init__(self) -> None:
+        pi, A = _check_chain(self.pi, self.A)
+        reached = pi > 0
+        for _ in pi:  # K steps reach all that can be reached
+            reached = reached | (A[reached] > 0).any(axis=0)
+        if not reached.all():
+            lost = int(np.argmin(reached))
+            raise ValueError(
+                f"A and pi give state {lost} no way to be reached, "
+                "want every state reachable: drop it or give it a way in"
+            )
+        # Sums differ from one by rounding, which long chains would pile up: remove it.
+        object.__setattr__(self, "pi", pi / pi.sum())
+        object.__setattr__(self, "A", A / A.sum(axis=1, keepdims=True))
+
+    @property
+    def K(self) -> int:
+        """Number of states."""
+        return len(self.pi)
+
+
+def stationary(A: Array) -> Array:
+    """The distribution δ that the chain keeps: δ A = δ, shape (K,).  Cost O(K³).
+
+    Raises:
+        ValueError: `A` is no transition matrix, or has more than one such δ.
+    """
+    A = check_simplex("A", A, ("K", "K"))
+    K = len(A)
+    # K + 1 equations, δ (I − A) = 0 and Σ δ = 1, of rank K when δ is unique.
+    equations = np.vstack([(np.eye(K) - A).T, np.ones(K)])
+    delta, _, rank, _ = np.linalg.lstsq(
+        equations, np.eye(K + 1)[K]
+    )  # eq hmm-stationary
+    if rank < K:
+        raise ValueError("A has several stationary distributions, want just one")
+    delta = np.abs(delta)  # rounding may leave −1e−17 where zero is meant
+    out: Array = delta / delta.sum()
+    return out
+
+
+def expected_dwell(A: Array) -> Array:
+    """Mean number of steps spent in each state at a visit, 1 / (1 − A[k, k]), (K,).
+
+    Raises:
+        ValueError: `A` is no transition matrix, or a state is never left.
+    """
+    A = check_simplex("A", A, ("K", "K"))
+    leave = 1.0 - np.diag(A)
+    if (leave <= 0).any():
+        k = int(np.argmin(leave))
+        raise ValueError(f"A[{k}, {k}] is 1, want below 1: the state is never left")
+    out: Array = 1.0 / leave  # eq hmm-dwell
+    return out
+
+
+def simulate(chain: Chain, T: int, rng: np.random.Generator) -> IntArray:
+    """A hidden path z of length T drawn from the chain, shape (T,).  Cost O(T log K).
+
+    Raises:
+        ValueError: `T` is below one, or `rng` is no Generator.
+    """
+    T, rng = check_whole("T", T, 1), check_rng(rng)
+    edges = [row.cumsum() / row.sum() for row in (chain.pi, *chain.A)]
+    u = rng.random(T)
+    z = np.empty(T, dtype=np.int64)
+    row = edges[0]
+    for t in range(T):
+        z[t] = np.searchsorted(row, u[t], side="right")
+        row = edges[1 + z[t]]
+    return z
+
+
+# ------------------------------------------------------------ the plain recursions
+
+
+def forward_probabilities(pi: Array, A: Array, B: Array) -> Array:
+    """Forward messages α[t, k] = p(x₁..xₜ, zₜ = k) in plain probabilities, (T, K).
+
+    Cost O(T K²).  Underflows to zero after a few hundred steps: for teaching.
+
+    Raises:
+        ValueError: `pi`, `A` or `B` is malformed.
+    """
+    pi, A, B = _check_tables(pi, A, B)
+    alpha = np.empty_like(B)
+    alpha[0] = pi * B[0]  # eq hmm-forward-start
+    for t in range(1, len(B)):
+        alpha[t] = (alpha[t - 1] @ A) * B[t]  # eq hmm-forward
+    return alpha
+
+
+def forward(pi: Array, A: Array, B: Array) -> tuple[Array, Array]:
+    """Scaled forward messages p(zₜ = k | x₁..xₜ), (T, K), and scales c, (T,).
+
+    The log evidence is Σ log c.  Cost O(T K²).
+
+    Raises:
+        ValueError: a malformed argument, or data of probability zero.
+    """
+    pi, A, B = _check_tables(pi, A, B)
+    alpha, c = np.empty_like(B), np.empty(len(B))
+    for t in range(len(B)):
+        predicted = pi if t == 0 else alpha[t - 1] @ A
+        joint = predicted * B[t]
+        c[t] = joint.sum()  # eq hmm-scale
+        if c[t] == 0:
+            raise ValueError(f"B[{t}] gives probability zero to all reachable states")
+        alpha[t] = joint / c[t]  # eq hmm-forward-scaled
+    return alpha, c
+
+
+def backward(A: Array, B: Array, c: Array) -> Array:
+    """Scaled backward messages, p(future | zₜ = k) / Π c over the future, (T, K).
+
+    `c` are the scales that `forward` returned.  Cost O(T K²).
+
+    Raises:
+        ValueError: a malformed argument.
+    """
+    A = check_simplex("A", A, ("K", "K"))
+    B = check_array("B", B, ("T", len(A)), low=0.0)
+    c = check_array("c", c, (len(B),), low=np.finfo(float).tiny)
+    beta = np.ones_like(B)
+    for t in range(len(B) - 2, -1, -1):
+        beta[t] = A @ (B[t + 1] * beta[t + 1]) / c[t + 1]  # eq hmm-backward-scaled
+    return beta
+
+
+def posteriors(
+    alpha: Array, beta: Array, A: Array, B: Array, c: Array
+) -> tuple[Array, Array]:
+    """Posterior of each state, γ (T, K), and of each pair, ξ (T-1, K, K).
+
+    Takes the scaled messages of `forward` and `backward`.  Cost and memory O(T K²).
+
+    Raises:
+        ValueError: a malformed argument.
+    """
+    A = check_simplex("A", A, ("K", "K"))
+    B = check_array("B", B, ("T", len(A)), low=0.0)
+    alpha = check_array("alpha", alpha, B.shape, low=0.0)
+    beta = check_array("beta", beta, B.shape, low=0.0)
+    c = check_array("c", c, (len(B),), low=np.finfo(float).tiny)
+    gamma = alpha * beta  # eq hmm-gamma
+    ahead = B[1:] * beta[1:] / c[1:, None]
+    xi = alpha[:-1, :, None] * A * ahead[:, None, :]  # eq hmm-xi
+    return gamma, xi
+
+
+def log_forward(pi: Array, A: Array, log_B: Array) -> Array:
+    """Forward messages log α[t, k] in log space, (T, K).  Cost O(T K²), K² exps a step.
+
+    Raises:
+        ValueError: a malformed argument.
+    """
+    pi, A = _check_chain(pi, A)
+    log_B = _check_log_B(log_B, len(pi))
+    log_A = log_probability(A)
+    log_alpha = np.empty_like(log_B)
+    log_alpha[0] = log_probability(pi) + log_B[0]
+    for t in range(1, len(log_B)):
+        arrive = logsumexp(log_alpha[t - 1][:, None] + log_A, axis=0)
+        log_alpha[t] = log_B[t] + arrive  # eq hmm-forward-log
+    return log_alpha
+
+
+def log_backward(A: Array, log_B: Array) -> Array:
+    """Backward messages log β[t, k] = log p(x₍ₜ₊₁..T₎ | zₜ = k), (T, K).  Cost O(T K²).
+
+    Raises:
+        ValueError: a malformed argument.
+    """
+    A = check_simplex("A", A, ("K", "K"))
+    log_B = _check_log_B(log_B, len(A))
+    log_A = log_probability(A)
+    log_beta = np.zeros_like(log_B)
+    for t in range(len(log_B) - 2, -1, -1):
+        ahead = log_B[t + 1] + log_beta[t + 1]
+        log_beta[t] = logsumexp(log_A + ahead, axis=1)  # eq hmm-backward
+    return log_beta
+
+
+def viterbi(pi: Array, A: Array, log_B: Array) -> tuple[IntArray, float]:
+    """The most probable path, (T,), and its log joint probability with the data.
+
+    Of equally probable paths the one with the lowest final states is returned.
+    Cost O(T K²), memory O(T K).
+
+    Raises:
+        ValueError: a malformed argument, or data of probability zero.
+    """
+    pi, A = _check_chain(pi, A)
+    log_B = _check_log_B(log_B, len(pi))
+    log_A = log_probability(A)
+    delta = np.empty_like(log_B)
+    delta[0] = log_probability(pi) + log_B[0]
+    for t in range(1, len(log_B)):
+        delta[t] = (delta[t - 1][:, None] + log_A).max(axis=0) + log_B[
+            t
+        ]  # eq hmm-viterbi
+    path = np.empty(len(log_B), dtype=np.int64)
+    path[-1] = delta[-1].argmax()
+    best = float(delta[-1, path[-1]])
+    if best == -np.inf:
+        raise ValueError("log_B leaves no path of positive probability")
+    for t in range(len(log_B) - 2, -1, -1):
+        path[t] = (delta[t] + log_A[:, path[t + 1]]).argmax()  # eq hmm-traceback
+    return path, best
+
+
+# ------------------------------------------------------------ the fast forms
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """What a whole observed sequence says about its hidden path.
+
+    `log_evidence` is log p(x); `gamma` (T, K) holds p(zₜ = k | x); `xi_sum` (K, K) is
+    the expected number of transitions j → k, Σₜ ξₜ(j, k).
+    """
+
+    log_evidence: float
+    gamma: Array
+    xi_sum: Array
+
+
+def smooth(chain: Chain, log_B: Array) -> Posterior:
+    """Log evidence, γ and Σₜ ξₜ of one sequence, by the fastest form that is exact.
+
+    Scaled probabilities where nothing can be lost to underflow, in parallel chunks when
+    the sequence is long and the chain small; log space otherwise.  Time O(T K²), in
+    chunks O(T K³); memory O(T K).
+
+    Raises:
+        ValueError: `log_B` is not (T, K) with T ≥ 1, holds NaN or +inf, or no hidden
+            path at all can explain it.
+    """
+    log_B = _check_log_B(log_B, chain.K)
+    mixes = bool((chain.A >= MIXES).all())
+    if mixes and chain.K <= CHUNK_MAX_K and len(log_B) >= CHUNK_MIN_T:
+        return _smooth_in_chunks(chain, log_B)
+    scaled = _smooth_in_one_sweep(chain, log_B, mixes)
+    return _smooth_in_logs(chain, log_B) if scaled is None else scaled
+
+
+def log_evidence(chain: Chain, log_B: Array) -> float:
+    """Log p(x) of one sequence, the sum over all its hidden paths.  Cost as `smooth`.
+
+    Raises:
+        ValueError: as `smooth`.
+    """
+    return smooth(chain, log_B).log_evidence
+
+
+def sample_paths(
+    chain: Chain, log_B: Array, n: int, rng: np.random.Generator
+) -> IntArray:
+    """n hidden paths drawn from p(z | x), shape (n, T): filter forward, sample back.
+
+    Cost O(T K² + n T K).
+
+    Raises:
+        ValueError: a malformed argument, or data of probability zero.
+    """
+    log_B = _check_log_B(log_B, chain.K)
+    n, rng = check_whole("n", n, 1), check_rng(rng)
+    log_alpha, log_A = log_forward(chain.pi, chain.A, log_B), log_probability(chain.A)
+    _check_possible(float(logsumexp(log_alpha[-1], axis=0)))
+    z = np.empty((len(log_B), n), dtype=np.int64)
+    z[-1] = _sample_columns(np.repeat(log_alpha[-1][:, None], n, axis=1), rng)
+    for t in range(len(log_B) - 2, -1, -1):
+        weight = log_alpha[t][:, None] + log_A[:, z[t + 1]]  # eq hmm-ffbs
+        z[t] = _sample_columns(weight, rng)
+    return np.ascontiguousarray(z.T)
+
+
+def _sample_columns(log_weight: Array, rng: np.random.Generator) -> IntArray:
+    """One row index for each column, drawn in proportion to exp(log_weight)."""
+    weight = np.exp(log_weight - log_weight.max(axis=0))
+    edges = weight.cumsum(axis=0)
+    out: IntArray = (edges < rng.random(weight.shape[1]) * edges[-1]).sum(axis=0)
+    return out
+
+
+# If every A[j, k] ≥ MIXES, a step puts at least MIXES of the mass behind every state.
+# Then messages shrink by at most MIXES a step, so normalising every EVERY steps keeps
+# them above 1e-120 and their products above 1e-240; and what underflows to zero, less
+# than 1e-68 of the total, is outweighed MIXES-fold at the next step: no result changes.
+MIXES = 1e-30
+EVERY = 4
+# Where A mixes less, a state lost to underflow might matter later: see `_lost`.
+SMALLEST = 1e-280
+# Rows of a table that are worked on at a time, so that they stay in the fast cache.
+ROWS = 512
+# Chunks cost K times the arithmetic and save Python calls: they pay up to about here.
+CHUNK_MAX_K = 24
+CHUNK_MIN_T = 256
+
+
+def _smooth_in_logs(chain: Chain, log_B: Array) -> Posterior:
+    """`smooth` by the log-space recursions: always exact, never fast."""
+    log_alpha = log_forward(chain.pi, chain.A, log_B)
+    log_beta = log_backward(chain.A, log_B)
+    evidence = float(logsumexp(log_alpha[-1], axis=0))  # eq hmm-evidence-alpha
+    _check_possible(evidence)
+    # Rounding grows with t, alike in all states: normalising each row removes it.
+    log_gamma = log_alpha + log_beta
+    gamma = np.exp(log_gamma - logsumexp(log_gamma, axis=1)[:, None])
+    log_A, ahead = log_probability(chain.A), log_B + log_beta
+    xi_sum = np.zeros_like(chain.A)
+    for t in range(len(log_B) - 1):  # the sum alone: all of ξ would need T K² numbers
+        log_xi = log_alpha[t][:, None] + log_A + ahead[t + 1]
+        xi_sum += np.exp(log_xi - logsumexp(log_xi.ravel(), axis=0))
+    return Posterior(evidence, gamma, xi_sum)
+
+
+def _smooth_in_one_sweep(chain: Chain, log_B: Array, mixes: bool) -> Posterior | None:
+    """`smooth` in one loop over time; None if a state was lost to underflow."""
+    start, b, log_scale = _scaled_tables(chain, log_B)
+    T, K = b.shape
+    b = np.vstack([b[1:], np.ones(K)])  # a last step that favours no state
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # if lost, 0/0
+        alpha, u, log_mass = _sweep(
+            start, np.ones(K), chain.A, b, EVERY if mixes else 1
+        )
+        gamma, xi_sum = _combine(chain.A, alpha, u, np.arange(T) < T - 1)
+    if not mixes and _lost(chain, log_B, alpha, u):
+        return None
+    return Posterior(log_scale + log_mass, gamma, xi_sum)
+
+
+def _smooth_in_chunks(chain: Chain, log_B: Array) -> Posterior:
+    """`smooth` with the steps cut into chunks that are swept side by side.
+
+    First the K × K matrix of each chunk, which takes the message at its start to
+    the one at its end; then a short walk over the chunks; then all chunks at once,
+    each from its true ends.  Messages are columns here, one for each chunk.
+    """
+    start, b, log_scale = _scaled_tables(chain, log_B)
+    T, K = b.shape
+    L = max(int(0.7 * np.sqrt(T)), EVERY)
+    C = T // L + 1
+    # Steps added at the end with b = 1 change no message: the rows of A sum to one.
+    padded = np.ones((C * L, K))
+    padded[: T - 1] = b[1:]
+    b = np.ascontiguousarray(padded.reshape(C, L, K).transpose(1, 2, 0))
+
+    starts, ends = _walk_over_chunks(start, _chunk_matrices(chain.A, b))
+    alpha, u, log_mass = _sweep(starts, ends, chain.A, b, EVERY)
+    real = np.arange(C * L).reshape(C, L).T < T - 1
+    gamma, xi_sum = _combine(chain.A, alpha, u, real)
+    gamma = np.ascontiguousarray(gamma.transpose(2, 0, 1)).reshape(-1, K)[:T]
+    return Posterior(log_scale + log_mass, gamma, xi_sum)
+
+
+def _scaled_tables(chain: Chain, log_B: Array) -> tuple[Array, Array, float]:
+    """Start message of sum 1, emissions scaled to a largest entry of 1, log scale."""
+    top = np.ascontiguousarray(log_B.T).max(axis=0)  # three times as fast as axis=1
+    if (top == -np.inf).any():
+        raise ValueError(f"log_B[{int(top.argmin())}] is -inf for every state")
+    b = log_B - top[:, None]
+    np.exp(b, out=b)
+    first = log_probability(chain.pi) + log_B[0]
+    peak = first.max()
+    _check_possible(float(peak))
+    start = np.exp(first - peak)
+    mass = start.sum()
+    return start / mass, b, float(peak + np.log(mass) + top[1:].sum())
+
+
+def _sweep(
+    start: Array, end: Array, A: Array, b: Array, every: int
+) -> tuple[Array, Array, float]:
+    """Both messages along the steps b (L, K, ...), from `start` and `end` (K, ...).
+
+    α (L, K, ...) comes before each step, α[0] = start and α[i+1] ∝ b[i] (α[i] A);
+    u (L, K, ...) belongs to the step, u[i] ∝ b[i] β after it, so that β before it is
+    A u[i].  Stacked, the two obey one recursion with a block-diagonal matrix: one loop
+    serves both.  Every `every`-th pair is normalised; the third result is the log of
+    the mass that α has gathered at the end, log Σ α without any normalising.
+    """
+    L, K, *columns = b.shape
+    both = np.empty((L + 1, 2, K, *columns))
+    both[0] = start, b[-1] * end
+    drive = np.ones((L, 2, K, *columns))
+    drive[:, 0], drive[:-1, 1] = b, b[-2::-1]
+    blocks, sums = np.zeros((2 * K, 2 * K)), np.zeros((2, 2 * K))
+    blocks[:K, :K], blocks[K:, K:] = A.T, A
+    sums[0, :K] = sums[1, K:] = 1.0
+
+    flat, drive = (
+        both.reshape(L + 1, 2 * K, *columns),
+        drive.reshape(L, 2 * K, *columns),
+    )
+    masses = []
+    for i, (here, there, d) in enumerate(zip(flat, flat[1:], drive, strict=False)):
+        np.dot(blocks, here, out=there)
+        np.multiply(there, d, out=there)
+        if i % every == every - 1:
+            masses.append(np.dot(sums, there))
+            pair = there.reshape(2, K, *columns)
+            np.divide(pair, masses[-1][:, None], out=pair)
+    last = np.log(both[-1, 0].sum(axis=0)).sum()
+    gathered = np.log(np.array(masses)[:, 0]).sum() if masses else 0.0
+    return both[:-1, 0], both[-2::-1, 1], float(last + gathered)
+
+
+def _combine(A: Array, alpha: Array, u: Array, real: BoolArray) -> tuple[Array, Array]:
+    """γ before each step, (L, K, ...), and Σ ξ over the steps that are `real`."""
+    beta = np.matmul(A, u) if u.ndim == 3 else u @ A.T
+    gamma = alpha * beta
+    total = 1.0 / gamma.sum(axis=1)
+    gamma *= total[:, None]
+    behind = alpha * (total * real)[:, None]
+    if u.ndim == 2:
+        pairs = behind.T @ u
+    else:
+        pairs = np.matmul(behind, u.swapaxes(1, 2)).sum(axis=0)
+    return gamma, A * pairs  # eq hmm-xi-sum
+
+
+def _chunk_matrices(A: Array, b: Array) -> Array:
+    """For each chunk of b (L, K, C) the product of its A diag(b), up to a factor.
+
+    The result is (C, K, K): entry [c, j, k] leads from j before the chunk to k at its
+    end.
+    """
+    _, K, C = b.shape
+    into = np.ascontiguousarray(A.T)
+    product = into[:, :, None] * b[0][:, None, :]  # [k, j, c]: one GEMM moves them all
+    work = np.empty_like(product)
+    for i, b_i in enumerate(b[1:]):
+        np.dot(into, product.reshape(K, K * C), out=work.reshape(K, K * C))
+        np.multiply(work, b_i[:, None, :], out=product)
+        if i % EVERY == EVERY - 1:
+            product /= product.max(axis=(0, 1))
+    return np.ascontiguousarray(product.transpose(2, 1, 0))
+
+
+def _walk_over_chunks(start: Array, transfer: Array) -> tuple[Array, Array]:
+    """Forward messages at the chunks' starts, backward ones at their ends: (K, C)."""
+    starts, ends = np.empty(transfer.shape[:2]), np.ones(transfer.shape[:2])
+    starts[0] = start
+    for i, move in enumerate(transfer[:-1]):
+        np.dot(starts[i], move, out=starts[i + 1])
+        starts[i + 1] /= starts[i + 1].sum()
+    for i in range(len(transfer) - 1, 0, -1):
+        np.dot(transfer[i], ends[i], out=ends[i - 1])
+        ends[i - 1] /= ends[i - 1].sum()
+    return np.ascontiguousarray(starts.T), np.ascontiguousarray(ends.T)
+
+
+def _lost(chain: Chain, log_B: Array, alpha: Array, u: Array) -> bool:
+    """Whether underflow took from α or u a state that chain and data allow."""
+    finite, step = log_B > -np.inf, chain.A > 0
+    ahead, behind = np.empty_like(finite), np.ones_like(finite)
+    ahead[0] = (chain.pi > 0) & finite[0]
+    for t in range(1, len(log_B)):
+        ahead[t] = (ahead[t - 1] @ step) & finite[t]
+    for t in range(
+        len(log_B) - 2, -1, -1
+    ):  # behind[t] goes with u[t]: the step t → t+1
+        behind[t] = (step @ behind[t + 1]) & finite[t + 1]
+    if not ahead[-1].any():
+        raise ValueError("log_B leaves no path of positive probability")
+    # NaN, a message that vanished whole, is not above SMALLEST either.
+    kept = ((alpha >= SMALLEST) | ~ahead) & ((u >= SMALLEST) | ~behind)
+    meet = (alpha * (u @ chain.A.T)).sum(axis=1)
+    return not (kept.all() and (meet >= SMALLEST).all())
+
+
+# ------------------------------------------------------------ emissions
+
+
+class Emissions(Protocol):
+    """What learning needs of an emission model: K states, immutable."""
+
+    @property
+    def K(self) -> int:
+        """Number of states."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of free parameters."""
+
+    def log_likelihood(self, x: Array) -> Array:
+        """log p(xₜ | zₜ = k), shape (T, K)."""
+
+    def m_step(self, x: Array, gamma: Array) -> Self:
+        """The parameters that maximise Σ γ[t, k] log p(xₜ | zₜ = k)."""
+
+    def sample(self, z: IntArray, rng: np.random.Generator) -> Array:
+        """One observation for each state of the path z."""
+
+    def take(self, order: IntArray) -> Self:
+        """The same emissions with the states in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson:
+    """Counts: x ~ Poisson(rate[k]), rate in events a time bin, shape (K,).
+
+    Raises:
+        ValueError: a rate that is negative or not finite.
+    """
+
+    rate: Array
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", check_array("rate", self.rate, ("K",), low=0))
+
+    @property
+    def K(self) -> int:
+        """Number of states."""
+        return len(self.rate)
+
+    @property
+    def n_parameters(self) -> int:
+        """One rate a state."""
+        return self.K
+
+    def log_likelihood(self, x: Array) -> Array:
+        """x log λ − λ − log x!, shape (T, K).  Cost O(T K).
+
+        Raises:
+            ValueError: `x` (T,) is not counts.
+        """
+        n = check_counts("x", x, ("T",))
+        table = xlogy(n[:, None], self.rate) - self.rate  # xlogy: 0 log 0 is 0
+        out: Array = table - gammaln(n + 1.0)[:, None]  # eq hmm-poisson
+        return out
+
+    def m_step(self, x: Array, gamma: Array) -> Poisson:
+        """Each rate becomes the mean count, weighted by γ.  Cost O(T K).
+
+        Raises:
+            ValueError: `x` (T,) is not counts, or `gamma` is not (T, K) weights.
+        """
+        n = check_counts("x", x, ("T",))
+        gamma = check_array("gamma", gamma, (len(n), self.K), low=0.0)
+        weight = gamma.sum(axis=0)
+        rate = _ratio(n @ gamma, weight, self.rate)  # eq hmm-m-poisson
+        return Poisson(rate)
+
+    def sample(self, z: IntArray, rng: np.random.Generator) -> Array:
+        """One count for each state of the path z, shape (T,).
+
+        Raises:
+            ValueError: `z` is no path, or `rng` no Generator.
+        """
+        z, rng = _check_path(z, self.K), check_rng(rng)
+        return rng.poisson(self.rate[z]).astype(float)
+
+    def take(self, order: IntArray) -> Poisson:
+        """The same rates in another order.
+
+        Raises:
+            ValueError: `order` is no permutation of the states.
+        """
+        return Poisson(self.rate[_check_order(order, self.K)])
+
+
+@dataclass(frozen=True, slots=True)
+class Categorical:
+    """Symbols 0..M−1: p(x = m | z = k) = prob[k, m], shape (K, M).
+
+    Raises:
+        ValueError: a row that is no probability distribution.
+    """
+
+    prob: Array
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prob", check_simplex("prob", self.prob, ("K", "M")))
+
+    @property
+    def K(self) -> int:
+        """Number of states."""
+        return len(self.prob)
+
+    @property
+    def n_parameters(self) -> int:
+        """M − 1 free probabilities a state."""
+        return self.prob.size - self.K
+
+    def log_likelihood(self, x: Array) -> Array:
+        """log prob[k, xₜ], shape (T, K).  Cost O(T K).
+
+        Raises:
+            ValueError: `x` (T,) holds anything but symbols 0..M−1.
+        """
+        table: Array = log_probability(self.prob).T
+        return table[_check_symbols(x, self.prob.shape[1])]  # eq hmm-categorical
+
+    def m_step(self, x: Array, gamma: Array) -> Categorical:
+        """Each probability becomes the share of γ that saw the symbol.  Cost O(T K).
+
+        Raises:
+            ValueError: `x` (T,) is not symbols, or `gamma` is not (T, K) weights.
+        """
+        M = self.prob.shape[1]
+        symbols = _check_symbols(x, M)
+        gamma = check_array("gamma", gamma, (len(symbols), self.K), low=0.0)
+        seen: Array = np.stack([np.bincount(symbols, g, M) for g in gamma.T])
+        total: Array = seen.sum(axis=1, keepdims=True)
+        return Categorical(_ratio(seen, total, self.prob))  # eq hmm-m-categorical
+
+    def sample(self, z: IntArray, rng: np.random.Generator) -> Array:
+        """One symbol for each state of the path z, shape (T,).
+
+        Raises:
+            ValueError: `z` is no path, or `rng` no Generator.
+        """
+        z, rng = _check_path(z, self.K), check_rng(rng)
+        edges = self.prob.cumsum(axis=1)
+        u = rng.random((len(z), 1)) * edges[z, -1:]
+        symbols: Array = (edges[z] <= u).sum(axis=1).astype(np.float64)
+        return symbols
+
+    def take(self, order: IntArray) -> Categorical:
+        """The same distributions in another order.
+
+        Raises:
+            ValueError: `order` is no permutation of the states.
+        """
+        return Categorical(self.prob[_check_order(order, self.K)])
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """Vectors: x ~ Normal(mean[k], cov[k]), shapes (K, D) and (K, D, D).
+
+    `jitter` (units of x²) is added to the diagonal of every covariance that `m_step`
+    estimates; the default 0 is maximum likelihood.
+
+    Raises:
+        ValueError: a malformed argument, or a covariance that is not positive definite.
+    """
+
+    mean: Array
+    cov: Array
+    jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        mean = check_array("mean", self.mean, ("K", "D"))
+        cov = check_array("cov", self.cov, (*mean.shape, mean.shape[1]))
+        if not np.allclose(cov, cov.swapaxes(1, 2), rtol=1e-8, atol=0):
+            raise ValueError("cov holds a matrix that is not symmetric")
+        for name, value in (("mean", mean), ("cov", cov)):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "jitter", check_scalar("jitter", self.jitter, 0.0))
+        self._cholesky()  # refuses a covariance that is not positive definite
+
+    @property
+    def K(self) -> int:
+        """Number of states."""
+        return len(self.mean)
+
+    @property
+    def n_parameters(self) -> int:
+        """D means and D (D + 1) / 2 covariances a state."""
+        D = int(self.mean.shape[1])
+        return self.K * (D + D * (D + 1) // 2)
+
+    def _cholesky(self) -> Array:
+        try:
+            return np.asarray(np.linalg.cholesky(self.cov), dtype=np.float64)
+        except np.linalg.LinAlgError:
+            raise ValueError(
+                "cov holds a matrix that is not positive definite; if this came while "
+                "learning, a state has collapsed onto too few points: raise jitter"
+            ) from None
+
+    def log_likelihood(self, x: Array) -> Array:
+        """log Normal(xₜ; μₖ, Σₖ), shape (T, K).  Cost O(T K D²).
+
+        Raises:
+            ValueError: `x` is not (T, D), or (T,) where D is one.
+        """
+        K, D = self.mean.shape
+        x = self._check_x(x)
+        chol, eye = self._cholesky(), np.eye(D)
+        log_det = np.log(np.diagonal(chol, axis1=1, axis2=2)).sum(axis=1)
+        constant = -0.5 * D * np.log(2 * np.pi) - log_det
+        # y = L⁻¹ (x − μ) has identity covariance.  One product makes it for all states;
+        # x and μ may lie far from zero, so a common centre is taken off first.
+        whiten = np.stack([solve_triangular(L, eye, lower=True) for L in chol])
+        centre = self.mean.mean(axis=0)
+        shift = np.einsum("kij,kj->ki", whiten, self.mean - centre).ravel()
+        whiten, sum_squares = (
+            whiten.reshape(K * D, D).T,
+            np.repeat(np.eye(K), D, axis=0),
+        )
+        out = np.empty((len(x), K))
+        for start in range(0, len(x), ROWS):
+            y = (x[start : start + ROWS] - centre) @ whiten
+            y -= shift
+            y *= y
+            np.dot(y, -0.5 * sum_squares, out=out[start : start + ROWS])
+        out += constant  # eq hmm-gaussian
+        return out
+
+    def m_step(self, x: Array, gamma: Array) -> Gaussian:
+        """Means and covariances weighted by γ.  Cost O(T K D²).
+
+        Raises:
+            ValueError: a malformed argument, or a state that collapsed onto too few
+                points for a covariance.
+        """
+        x = self._check_x(x)
+        gamma = check_array("gamma", gamma, (len(x), self.K), low=0.0)
+        weight = gamma.sum(axis=0)
+        mean = _ratio(gamma.T @ x, weight[:, None], self.mean)  # eq hmm-m-mean
+        cov = np.empty_like(self.cov)
+        for k in range(self.K):  # centred first: no difference of large numbers
+            apart = x - mean[k]
+            cov[k] = (apart.T * gamma[:, k]) @ apart  # eq hmm-m-cov
+        cov = _ratio(cov, weight[:, None, None], self.cov)
+        cov += self.jitter * np.eye(mean.shape[1])
+        return replace(self, mean=mean, cov=(cov + cov.swapaxes(1, 2)) / 2)
+
+    def sample(self, z: IntArray, rng: np.random.Generator) -> Array:
+        """One vector for each state of the path z, shape (T, D).
+
+        Raises:
+            ValueError: `z` is no path, or `rng` no Generator.
+        """
+        z, rng = _check_path(z, self.K), check_rng(rng)
+        noise = rng.standard_normal((len(z), self.mean.shape[1]))
+        out: Array = self.mean[z] + np.einsum("tij,tj->ti", self._cholesky()[z], noise)
+        return out
+
+    def take(self, order: IntArray) -> Gaussian:
+        """The same Gaussians in another order.
+
+        Raises:
+            ValueError: `order` is no permutation of the states.
+        """
+        order = _check_order(order, self.K)
+        return replace(self, mean=self.mean[order], cov=self.cov[order])
+
+    def _check_x(self, x: Array) -> Array:
+        D = self.mean.shape[1]
+        if D == 1 and np.ndim(x) == 1:
+            return check_array("x", x, ("T",))[:, None]
+        return check_array("x", x, ("T", D))
+
+
+# ------------------------------------------------------------ learning
+
+
+@dataclass(frozen=True, slots=True)
+class HMM:
+    """A hidden chain and what its states emit.
+
+    Raises:
+        ValueError: they differ in the number of states.
+    """
+
+    chain: Chain
+    emissions: Emissions
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.chain, Chain):
+            raise ValueError(f"chain is {self.chain!r}, wants a Chain")
+        if not hasattr(self.emissions, "log_likelihood"):
+            raise ValueError(
+                f"emissions is {self.emissions!r}, wants Poisson(...) or so"
+            )
+        if self.emissions.K != self.chain.K:
+            raise ValueError(
+                f"emissions has {self.emissions.K} states, chain has {self.chain.K}, "
+                "want as many"
+            )
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: K − 1 initial, K (K − 1) transitions, and the emissions'."""
+        K = self.chain.K
+        return K * K - 1 + self.emissions.n_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class EMResult:
+    """What `em` found: the model, log p(x) at each step, and whether it settled."""
+
+    model: HMM
+    log_evidence: Array
+    converged: bool
+
+
+def em_step(
+    model: HMM, sequences: Sequence[Array], observed: Sequence[BoolArray] | None = None
+) -> tuple[HMM, float]:
+    """One step of EM: the improved model, and log p(x) of the model that came in.
+
+    `sequences` are independent recordings of the same model; `observed` holds a mask
+    (T,) for each, False where the observation is missing (its value is not used).
+    What the data say nothing about keeps its value.  Cost O(Σ T K²).
+
+    Raises:
+        ValueError: a malformed argument, impossible data, or a state that died.
+    """
+    sequences, observed = _check_sequences(sequences, observed)
+    posts = [
+        smooth(model.chain, _log_table(model.emissions, x, seen))
+        for x, seen in zip(sequences, observed, strict=True)
+    ]
+    first = np.sum([post.gamma[0] for post in posts], axis=0)
+    moves = np.sum([post.xi_sum for post in posts], axis=0)
+    A = _ratio(moves, moves.sum(axis=1, keepdims=True), model.chain.A)  # eq hmm-m-A
+    A /= A.sum(axis=1, keepdims=True)
+    chain = Chain(first / first.sum(), A)  # eq hmm-m-pi
+    gamma = np.vstack([p.gamma[s] for p, s in zip(posts, observed, strict=True)])
+    x = np.concatenate([x[s] for x, s in zip(sequences, observed, strict=True)])
+    emissions = model.emissions.m_step(x, gamma) if len(x) else model.emissions
+    return HMM(chain, emissions), float(sum(post.log_evidence for post in posts))
+
+
+def em(
+    model: HMM,
+    sequences: Sequence[Array],
+    n_iter: int = 100,
+    tol: float = 1e-6,
+    observed: Sequence[BoolArray] | None = None,
+) -> EMResult:
+    """Maximum likelihood by EM from `model`; stops when log p(x) gains less than `tol`.
+
+    Raises:
+        ValueError: as `em_step`, or `n_iter` below one, or `tol` negative.
+    """
+    n_iter, tol = check_whole("n_iter", n_iter, 1), check_scalar("tol", tol, 0.0)
+    history: list[float] = []
+    for _ in range(n_iter):
+        better, log_p = em_step(model, sequences, observed)
+        history.append(log_p)
+        if len(history) > 1 and history[-1] - history[-2] < tol:
+            return EMResult(model, np.array(history), True)
+        model = better
+    history.append(total_log_evidence(model, sequences, observed))
+    return EMResult(model, np.array(history), False)
+
+
+def total_log_evidence(
+    model: HMM, sequences: Sequence[Array], observed: Sequence[BoolArray] | None = None
+) -> float:
+    """Log p of several independent sequences under one model.  Cost O(Σ T K²).
+
+    Raises:
+        ValueError: a malformed argument, or data of probability zero.
+    """
+    sequences, observed = _check_sequences(sequences, observed)
+    tables = [
+        _log_table(model.emissions, x, seen)
+        for x, seen in zip(sequences, observed, strict=True)
+    ]
+    return float(sum(log_evidence(model.chain, table) for table in tables))
+
+
+def reorder(model: HMM, order: Sequence[int]) -> HMM:
+    """The same model with its states renamed: new state i is old state order[i].
+
+    Raises:
+        ValueError: `order` is no permutation of the states.
+    """
+    index = _check_order(order, model.chain.K)
+    chain = Chain(model.chain.pi[index], model.chain.A[np.ix_(index, index)])
+    return HMM(chain, model.emissions.take(index))
+
+
+def aic(log_evidence: float, n_parameters: int) -> float:
+    """Akaike's criterion, 2 p − 2 log p(x): smaller is better.
+
+    Raises:
+        ValueError: a malformed argument.
+    """
+    log_p = check_scalar("log_evidence", log_evidence)
+    return (
+        2.0 * check_whole("n_parameters", n_parameters, 0) - 2.0 * log_p
+    )  # eq hmm-aic
+
+
+def bic(log_evidence: float, n_parameters: int, n: int) -> float:
+    """Bayesian information criterion, p log n − 2 log p(x): smaller is better.
+
+    Raises:
+        ValueError: a malformed argument.
+    """
+    log_p, n = check_scalar("log_evidence", log_evidence), check_whole("n", n, 1)
+    p = check_whole("n_parameters", n_parameters, 0)
+    return float(p * np.log(n) - 2.0 * log_p)  # eq hmm-bic
+
+
+# ------------------------------------------------------------ checks at the door
+
+
+def _check_chain(pi: Array, A: Array) -> tuple[Array, Array]:
+    pi = check_simplex("pi", pi, ("K",))
+    return pi, check_simplex("A", A, (len(pi), len(pi)))
+
+
+def _check_tables(pi: Array, A: Array, B: Array) -> tuple[Array, Array, Array]:
+    pi, A = _check_chain(pi, A)
+    return pi, A, check_array("B", B, ("T", len(pi)), low=0.0)
+
+
+def _check_log_B(log_B: Array, K: int) -> Array:
+    return check_array("log_B", log_B, ("T", K), allow=(-np.inf,))
+
+
+def _check_possible(log_evidence: float) -> None:
+    if log_evidence == -np.inf:
+        raise ValueError("log_B leaves no path of positive probability")
+
+
+def _check_path(z: IntArray, K: int) -> IntArray:
+    z = check_counts("z", z, ("T",))
+    if z.max() >= K:
+        raise ValueError(f"z holds state {z.max()}, wants states 0 to {K - 1}")
+    return z
+
+
+def _check_symbols(x: Array, M: int) -> IntArray:
+    symbols = check_counts("x", x, ("T",))
+    if symbols.max() >= M:
+        raise ValueError(f"x holds symbol {symbols.max()}, wants symbols 0 to {M - 1}")
+    return symbols
+
+
+def _check_order(order: Sequence[int] | IntArray, K: int) -> IntArray:
+    index = check_counts("order", order, (K,))
+    if set(index.tolist()) != set(range(K)):
+        raise ValueError(f"order is {index.tolist()}, wants each of 0 to {K - 1} once")
+    return index
+
+
+def _check_sequences(
+    sequences: Sequence[Array], observed: Sequence[BoolArray] | None
+) -> tuple[list[Array], list[BoolArray]]:
+    if isinstance(sequences, np.ndarray) or len(sequences) == 0:
+        raise ValueError(
+            f"sequences is {type(sequences).__name__} of length {len(sequences)}, "
+            "wants a list of one or more arrays: put a single one in brackets"
+        )
+    arrays = [np.asarray(x, dtype=np.float64) for x in sequences]
+    for i, x in enumerate(arrays):
+        if x.ndim == 0 or len(x) == 0:
+            raise ValueError(f"sequences[{i}] has shape {x.shape}, wants T ≥ 1 rows")
+    if observed is None:
+        return arrays, [np.ones(len(x), dtype=bool) for x in arrays]
+    masks = [np.asarray(mask) for mask in observed]
+    shapes = [(mask.dtype.kind, mask.shape) for mask in masks]
+    wanted = [("b", x.shape[:1]) for x in arrays]
+    if shapes != wanted:
+        raise ValueError(f"observed holds {shapes}, wants booleans of shape {wanted}")
+    return arrays, masks
+
+
+def _log_table(emissions: Emissions, x: Array, seen: BoolArray) -> Array:
+    """log p(xₜ | zₜ = k), 0 where xₜ was not seen: it favours no state."""
+    log_B = np.zeros((len(x), emissions.K))
+    if seen.any():
+        log_B[seen] = emissions.log_likelihood(x[seen])  # eq hmm-missing
+    return log_B
+
+
+def _ratio(top: Array, weight: Array, old: Array) -> Array:
+    """top / weight, and `old` where the weight is zero: the data say nothing there."""
+    some = weight > 0
+    out: Array = np.where(some, top / np.where(some, weight, 1.0), old)
+    return out

@@ -1,0 +1,108 @@
+"""The data sets: what they hold, that they are the files DATA.md describes."""
+
+import hashlib
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlfs.core import data
+
+CODE = Path(data.__file__).resolve().parents[2]
+FOLDER = CODE / "mlfs" / "data"
+FILES = sorted(path for path in FOLDER.iterdir() if path.name != "DATA.md")
+
+
+def sections():
+    """The text under each heading of DATA.md, by heading."""
+    text = (FOLDER / "DATA.md").read_text(encoding="utf-8")
+    parts = re.split(r"(?m)^## (.+)$", text)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_every_set_is_a_file_and_every_file_is_a_set():
+    assert sorted(data.SETS.values()) == [path.name for path in FILES]
+
+
+def test_every_file_has_a_section_and_every_section_a_file():
+    assert sorted(sections()) == [path.name for path in FILES]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_file_is_the_one_described(path):
+    section = sections()[path.name]
+    rows = dict(re.findall(r"(?m)^\| ([^|]+?) \| (.+) \|$", section))
+    for row in ("What", "Shape", "Source", "Version", "Licence", "Citation"):
+        assert rows.get(row, "").strip(), f"{path.name}: DATA.md has no {row}"
+    assert rows["SHA-256"] == f"`{hashlib.sha256(path.read_bytes()).hexdigest()}`"
+
+
+def test_folder_stays_small():
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 3_000_000
+
+
+def test_earthquakes():
+    quakes = data.load("earthquakes")
+    assert list(quakes) == ["year", "count"]
+    np.testing.assert_array_equal(quakes["year"], np.arange(1900, 2007))
+    assert quakes["count"].shape == (107,)
+    assert quakes["count"].sum() == 2072
+    assert quakes["count"][[0, 43, -1]].tolist() == [13, 41, 11]
+
+
+def test_rat_choices():
+    trials = data.load("rat_choices")
+    assert list(trials) == ["answer", "choice", "session"]
+    assert {a.shape for a in trials.values()} == {(20_000,)}
+    assert set(trials["answer"]) == set(trials["choice"]) == {0, 1}
+    assert (trials["answer"].sum(), trials["choice"].sum()) == (9301, 10635)
+    # sessions are whole and in order, so a change of number starts a new one
+    assert set(np.diff(trials["session"])) == {0, 1}
+    assert (trials["session"][0], trials["session"][-1]) == (0, 79)
+    assert np.bincount(trials["session"])[:3].tolist() == [199, 228, 377]
+    correct = np.mean(trials["answer"] == trials["choice"])
+    assert correct == pytest.approx(0.6445)  # the source's own column says so
+
+
+@pytest.mark.parametrize("name", sorted(data.SETS))
+def test_arrays_are_integers_and_the_callers_own(name):
+    first = data.load(name)
+    for a in first.values():
+        assert a.dtype == np.int64 and a.flags.writeable and a.flags.owndata
+        a[:] = -1
+    assert all((a >= 0).all() for a in data.load(name).values())
+
+
+@pytest.mark.parametrize("name", ["quakes", "earthquakes.csv", "../DATA.md", ""])
+def test_unknown_set_is_refused(name):
+    message = r"wants one of \['earthquakes', 'rat_choices'\]"
+    with pytest.raises(ValueError, match=message):
+        data.load(name)
+
+
+def test_loads_from_an_archive(tmp_path):
+    """What is in a wheel need not be a file: the package works from a zip too."""
+    archive = tmp_path / "package.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        for path in [*CODE.glob("mlfs/*.py"), *CODE.glob("mlfs/core/*.py"), *FILES]:
+            out.write(path, path.relative_to(CODE))
+    script = (
+        "import sys; sys.path[0] = sys.argv[1]\n"
+        "from mlfs.core import data; print(data.__file__)\n"
+        "for n in data.SETS: print({k: int(v.sum()) for k, v in data.load(n).items()})"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(archive)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    where, *lines = run.stdout.splitlines()
+    assert str(archive) in where
+    expected = [data.load(n) for n in data.SETS]
+    wanted = [str({k: int(v.sum()) for k, v in one.items()}) for one in expected]
+    assert lines == wanted
