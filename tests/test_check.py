@@ -725,7 +725,9 @@ def test_handler_and_timer_of_others_are_restored():
 
 
 @needs_limit
-def test_a_real_interrupt_goes_through_and_leaves_things_in_order():
+def test_a_real_interrupt_goes_through_and_leaves_things_in_order(request):
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in nohup
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, old))
     before = signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGINT)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SEARCHED = ("code", "tools", "tests")  # where a name that is imported may be ours
-CALLS = ("check", "mine", "verify")  # of mlfs.book; their first argument names a module
+CALLS = ("check", "mine", "prove", "which", "verify")  # their argument names a module
 FRONT_MATTER = ("kernelspec", "execution", "mystnb")  # the keys that steer execution
 
 _FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,}|:{3,})(?P<info>.*)")
@@ -196,7 +196,7 @@ def _aliases(trees: Iterable[ast.Module]) -> dict[str, str]:
 
 
 def _name_of(call: ast.Call, aliases: dict[str, str]) -> str:
-    """Which of check, mine and verify is called, or an empty string."""
+    """Which of the calls it is, or an empty string."""
     if isinstance(call.func, ast.Name):
         return aliases.get(call.func.id, "")
     if isinstance(call.func, ast.Attribute) and call.func.attr in CALLS:

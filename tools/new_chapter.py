@@ -46,8 +46,8 @@ ABOUT_THEORY = {
     "Learning dynamics": "what happens while it learns, step by step; a picture.",
     "Strengths and limits": "where it wins, and a failure that is run on purpose, with "
     "the diagnosis.",
-    "Making it fast": "the plain form and the fast form, shown equal, then measured; or "
-    "why one form is enough.",
+    "Making it fast": "the plain form and the fast form, shown equal, then measured; "
+    "or why one form is enough.",
     "On real data": "real data, or simulated data with a known truth; say which.",
     "Verified": "one sentence on what the table below proves.",
     "Where we differ": "what is done otherwise than in the paper or the usual library, "
@@ -57,8 +57,8 @@ ABOUT_THEORY = {
 ABOUT_CODING = {
     "Before you start": "what the evening builds, how long it takes, what to install.",
     "Train your model": "train the model on the chapter's task; a picture.",
-    "Find the bug": "a version with one plausible, silent mistake; the symptom, a check "
-    "that shows it, the folded answer.",
+    "Find the bug": "a version with one plausible, silent mistake; the symptom, a "
+    "check that shows it, the folded answer.",
     "Hard mode": "a task given by its data and its acceptance criteria alone.",
     "Questions to discuss": "questions, each with its answer folded.",
     "If you finish early": "where to go from here.",
@@ -70,7 +70,7 @@ OPENING = """
 @todo@: the question a neuroscientist would ask, in two or three sentences.
 """
 CODING_OPENING = """
-# Coding: @lower@
+# @title@: coding
 
 @todo@: what you will have built at the end of the evening, in two sentences.
 """
@@ -106,7 +106,7 @@ DRAWN = """
 :  image:
 :    alt: @todo@ what the picture shows, for somebody who cannot see it
 
-figure, axes = style.panels()
+figure, axes = plt.subplots()
 axes.plot(@module@.first(np.arange(5.0)), marker="o")
 axes.set(xlabel="n", ylabel="y");
 ```
@@ -114,6 +114,12 @@ axes.set(xlabel="n", ylabel="y");
 VERIFIED = """
 ```{code-cell} ipython3
 verify("@module@")
+```
+"""
+TRAINED = """
+```{code-cell} ipython3
+first = mine("@module@.first")  # yours where it passed, else the book's
+assert first(np.array([2.0])).shape == (1,)
 ```
 """
 TASK = """
@@ -276,7 +282,7 @@ EXERCISE = """\
 
 
 def contents(chapter: Chapter) -> dict[str, str]:
-    """The text of every file of a chapter that is laid out, by its path from the root."""
+    """The text of every file of a chapter to lay out, by its path from the root."""
     theory, coding = contract.pages(chapter)
     laid = {theory: _theory(chapter), coding: _coding(chapter)}
     for module in chapter.modules:
@@ -292,7 +298,8 @@ def contents(chapter: Chapter) -> dict[str, str]:
 
 
 def _theory(chapter: Chapter) -> str:
-    imports = f"from mlfs import {', '.join(sorted(chapter.modules))}\n"
+    imports = "from matplotlib import pyplot as plt\n\n"
+    imports += f"from mlfs import {', '.join(sorted(chapter.modules))}\n"
     imports += "from mlfs.book import style\nfrom mlfs.book.claims import verify\n\n"
     parts = [FRONT, OPENING, IMPORTS.replace("@imports@", imports + "style.use()")]
     tasks = _tasks(chapter)
@@ -314,9 +321,9 @@ def _coding(chapter: Chapter) -> str:
     first = contract.CODING_FIRST
     parts = [FRONT, CODING_OPENING, _section(first, ABOUT_CODING[first])]
     parts += [IMPORTS.replace("@imports@", imports), _for_each(TASK, _tasks(chapter))]
-    parts += [
-        _section(heading, ABOUT_CODING[heading]) for heading in contract.CODING_LAST
-    ]
+    for heading in contract.CODING_LAST:
+        parts.append(_section(heading, ABOUT_CODING[heading]))
+        parts += [TRAINED] if heading == contract.CODING_LAST[0] else []
     return _fill("".join(parts), chapter, chapter.modules[0])
 
 
@@ -343,19 +350,11 @@ def _for_each(template: str, tasks: Sequence[tuple[str, str]]) -> str:
 def _fill(template: str, chapter: Chapter, module: str) -> str:
     values = {
         "title": chapter.title,
-        "lower": _in_a_sentence(chapter.title),
         "slug": chapter.slug,
         "module": module,
         "todo": TODO,
     }
     return re.sub(rf"@({'|'.join(values)})@", lambda found: values[found[1]], template)
-
-
-def _in_a_sentence(title: str) -> str:
-    """`title` with a small first letter, unless it opens with a name or a short form."""
-    first = title.split()[0]
-    names = first[1:] != first[1:].lower() or first in ("Gaussian", "Kalman", "Hidden")
-    return title if names else title[0].lower() + title[1:]
 
 
 # ------------------------------------------------------------ table of contents
@@ -364,7 +363,7 @@ def _in_a_sentence(title: str) -> str:
 def with_chapter(toc: str, chapter: Chapter) -> str:
     """The text of _toc.yml with the chapter's pages in their place in the table.
 
-    Lines are added, none is changed; a chapter that is listed already stays where it is.
+    Lines are added, none is changed; a chapter that is listed stays where it is.
 
     Raises:
         ValueError: the text has no list of parts.
@@ -378,16 +377,16 @@ def with_chapter(toc: str, chapter: Chapter) -> str:
     starts = {m[2]: i for i, line in enumerate(lines) if (m := _CAPTION.match(line))}
     if not starts:
         raise ValueError("_toc.yml has no `- caption:` under `parts:`, wants some")
-    indent = _CAPTION.match(lines[next(iter(starts.values()))])
-    assert indent
-    step = " " * (len(indent[1]) + 4)
+    first = next(iter(starts.values()))
+    indent = _indent(lines[first])
+    step = next((_indent(x) for x in lines[first:] if _entry(x)), f"{indent}    ")
     entry = [f"{step}- file: {theory}\n", f"{step}  sections:\n"]
     entry += [f"{step}    - file: {coding}\n"]
     if chapter.part in starts:
         at = _place_in_part(lines, starts[chapter.part], chapter)
     else:
         at = _place_of_part(lines, starts, chapter.part)
-        head = [f"{indent[1]}- caption: {chapter.part}\n", f"{indent[1]}  chapters:\n"]
+        head = [f"{indent}- caption: {chapter.part}\n", f"{indent}  chapters:\n"]
         entry = head + entry
     return "".join([*lines[:at], *entry, *lines[at:]])
 
@@ -398,6 +397,10 @@ _CAPTION = re.compile(r"( *)- caption: *(.+?) *$")
 def _entry(line: str) -> str:
     found = re.match(r" *- file: *(\S+)", line)
     return found[1] if found else ""
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip(" "))]
 
 
 def _end_of_part(lines: Sequence[str], start: int) -> int:
@@ -459,10 +462,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chapter = by_slug(asked.name)
     except ValueError:
-        names = "\n".join(f"  {c.slug}" for c in CHAPTERS)
-        print(
-            f"no chapter {asked.name!r} in code/mlfs/book/chapters.py, which has\n{names}"
-        )
+        print(f"no chapter {asked.name!r} in code/mlfs/book/chapters.py, which has")
+        print("\n".join(f"  {c.slug}" for c in CHAPTERS))
         return 2
     return _lay_out(chapter, asked.root)
 

@@ -345,15 +345,19 @@ def _sample_columns(log_weight: Array, rng: np.random.Generator) -> IntArray:
 
 
 # If every A[j, k] ≥ MIXES, a step puts at least MIXES of the mass behind every state.
-# Then messages shrink by at most MIXES a step, so normalising every EVERY steps keeps
-# them above 1e-120 and their products above 1e-240; and what underflows to zero, less
-# than 1e-68 of the total, is outweighed MIXES-fold at the next step: no result changes.
+# Messages of mass LEAST or more then have products of mass LEAST² MIXES or more, and
+# what underflows to zero, less than 1e-68 of the total, is outweighed MIXES-fold at the
+# next step: no result changes.  Four steps cannot shrink a message by more than 1e-120.
 MIXES = 1e-30
 EVERY = 4
-# Where A mixes less, a state lost to underflow might matter later: see `_lost`.
-SMALLEST = 1e-280
-# Rows of a table that are worked on at a time, so that they stay in the fast cache.
-ROWS = 512
+LEAST = 1e-60
+# A sweep normalises as seldom as this, or at every step if LEAST is not kept.
+SELDOM = 8
+# Where A mixes less, `_smooth_in_one_sweep` raises its entries to this, which does mix,
+# and bounds what that has changed.
+FLOOR = 1e-100
+# Numbers in a table that are worked on at a time, so that they stay in the fast cache.
+BLOCK = 2**15
 # Chunks cost K times the arithmetic and save Python calls: they pay up to about here.
 CHUNK_MAX_K = 24
 CHUNK_MIN_T = 256
@@ -377,18 +381,24 @@ def _smooth_in_logs(chain: Chain, log_B: Array) -> Posterior:
 
 
 def _smooth_in_one_sweep(chain: Chain, log_B: Array, mixes: bool) -> Posterior | None:
-    """`smooth` in one loop over time; None if a state was lost to underflow."""
-    start, b, log_scale = _scaled_tables(chain, log_B)
-    T, K = b.shape
-    b = np.vstack([b[1:], np.ones(K)])  # a last step that favours no state
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # if lost, 0/0
-        alpha, u, log_mass = _sweep(
-            start, np.ones(K), chain.A, b, EVERY if mixes else 1
-        )
-        gamma, xi_sum = _combine(chain.A, alpha, u, np.arange(T) < T - 1)
-    if not mixes and _lost(chain, log_B, alpha, u):
+    """`smooth` in one loop over time; None if a state may have been lost to underflow.
+
+    Where A does not mix, it is raised to a matrix that does.  Read each raised entry as
+    two ways to move, the true one and an added one: the true posterior is then the
+    computed one given that no added way was taken.  How many are taken on average
+    bounds the chance that any is, and so what the raising can have changed.
+    """
+    T, K = log_B.shape
+    log_b = np.zeros((T, K))  # a last step, added, favours no state
+    log_b[:-1] = log_B[1:]
+    start, b, log_scale = _scaled_tables(chain, log_B, log_b)
+    A = chain.A if mixes else np.maximum(chain.A, FLOOR)
+    alpha, beta, u, log_mass = _sweep(start, np.ones(K), A, b)
+    gamma, pairs = _combine(alpha, beta, u, np.arange(T) < T - 1)
+    added = float(((A - chain.A) * pairs).sum())
+    if T * added > 1e-12 * min(1.0, float(gamma.sum(axis=0).min())):
         return None
-    return Posterior(log_scale + log_mass, gamma, xi_sum)
+    return Posterior(log_scale + log_mass, gamma, chain.A * pairs)
 
 
 def _smooth_in_chunks(chain: Chain, log_B: Array) -> Posterior:
@@ -398,137 +408,135 @@ def _smooth_in_chunks(chain: Chain, log_B: Array) -> Posterior:
     the one at its end; then a short walk over the chunks; then all chunks at once,
     each from its true ends.  Messages are columns here, one for each chunk.
     """
-    start, b, log_scale = _scaled_tables(chain, log_B)
-    T, K = b.shape
+    T, K = log_B.shape
     L = max(int(0.7 * np.sqrt(T)), EVERY)
     C = T // L + 1
     # Steps added at the end with b = 1 change no message: the rows of A sum to one.
-    padded = np.ones((C * L, K))
-    padded[: T - 1] = b[1:]
-    b = np.ascontiguousarray(padded.reshape(C, L, K).transpose(1, 2, 0))
-
+    log_b = np.zeros((C * L, K))
+    log_b[: T - 1] = log_B[1:]
+    log_b = np.ascontiguousarray(log_b.reshape(C, L, K).transpose(1, 2, 0))
+    start, b, log_scale = _scaled_tables(chain, log_B, log_b)
     starts, ends = _walk_over_chunks(start, _chunk_matrices(chain.A, b))
-    alpha, u, log_mass = _sweep(starts, ends, chain.A, b, EVERY)
+    alpha, beta, u, log_mass = _sweep(starts, ends, chain.A, b)
     real = np.arange(C * L).reshape(C, L).T < T - 1
-    gamma, xi_sum = _combine(chain.A, alpha, u, real)
+    gamma, pairs = _combine(alpha, beta, u, real)
     gamma = np.ascontiguousarray(gamma.transpose(2, 0, 1)).reshape(-1, K)[:T]
-    return Posterior(log_scale + log_mass, gamma, xi_sum)
+    return Posterior(log_scale + log_mass, gamma, chain.A * pairs)
 
 
-def _scaled_tables(chain: Chain, log_B: Array) -> tuple[Array, Array, float]:
-    """Start message of sum 1, emissions scaled to a largest entry of 1, log scale."""
-    top = np.ascontiguousarray(log_B.T).max(axis=0)  # three times as fast as axis=1
-    if (top == -np.inf).any():
-        raise ValueError(f"log_B[{int(top.argmin())}] is -inf for every state")
-    b = log_B - top[:, None]
-    np.exp(b, out=b)
+def _scaled_tables(
+    chain: Chain, log_B: Array, log_b: Array
+) -> tuple[Array, Array, float]:
+    """Start message of sum 1, emissions of the steps with largest entry 1, log scale.
+
+    `log_b` holds log_B[1:] in the layout (L, K, ...) of the steps; it is overwritten.
+    """
+    top = log_b.max(axis=1)
+    if top.min() == -np.inf or log_B[0].max() == -np.inf:
+        t = int(log_B.max(axis=1).argmin())
+        raise ValueError(f"log_B[{t}] is -inf for every state")
+    log_b -= top[:, None]
+    b = np.exp(log_b, out=log_b)
     first = log_probability(chain.pi) + log_B[0]
     peak = first.max()
     _check_possible(float(peak))
     start = np.exp(first - peak)
     mass = start.sum()
-    return start / mass, b, float(peak + np.log(mass) + top[1:].sum())
+    return start / mass, b, float(peak + np.log(mass) + top.sum())
 
 
 def _sweep(
-    start: Array, end: Array, A: Array, b: Array, every: int
-) -> tuple[Array, Array, float]:
+    start: Array, end: Array, A: Array, b: Array
+) -> tuple[Array, Array, Array, float]:
     """Both messages along the steps b (L, K, ...), from `start` and `end` (K, ...).
 
-    α (L, K, ...) comes before each step, α[0] = start and α[i+1] ∝ b[i] (α[i] A);
-    u (L, K, ...) belongs to the step, u[i] ∝ b[i] β after it, so that β before it is
-    A u[i].  Stacked, the two obey one recursion with a block-diagonal matrix: one loop
-    serves both.  Every `every`-th pair is normalised; the third result is the log of
-    the mass that α has gathered at the end, log Σ α without any normalising.
+    α, β and u are (L, K, ...): α and β before each step, α[0] = start and
+    α[i+1] ∝ b[i] (α[i] A); u[i] ∝ b[i] β after it, so that β before it is A u[i].
+    Last comes the log of the mass that α has gathered, log Σ α if never normalised.
     """
-    L, K, *columns = b.shape
-    both = np.empty((L + 1, 2, K, *columns))
-    both[0] = start, b[-1] * end
-    drive = np.ones((L, 2, K, *columns))
-    drive[:, 0], drive[:-1, 1] = b, b[-2::-1]
-    blocks, sums = np.zeros((2 * K, 2 * K)), np.zeros((2, 2 * K))
-    blocks[:K, :K], blocks[K:, K:] = A.T, A
-    sums[0, :K] = sums[1, K:] = 1.0
-
-    flat, drive = (
-        both.reshape(L + 1, 2 * K, *columns),
-        drive.reshape(L, 2 * K, *columns),
-    )
-    masses = []
-    for i, (here, there, d) in enumerate(zip(flat, flat[1:], drive, strict=False)):
-        np.dot(blocks, here, out=there)
-        np.multiply(there, d, out=there)
-        if i % every == every - 1:
-            masses.append(np.dot(sums, there))
-            pair = there.reshape(2, K, *columns)
-            np.divide(pair, masses[-1][:, None], out=pair)
-    last = np.log(both[-1, 0].sum(axis=0)).sum()
-    gathered = np.log(np.array(masses)[:, 0]).sum() if masses else 0.0
-    return both[:-1, 0], both[-2::-1, 1], float(last + gathered)
+    steps, back = list(b), list(b[::-1])
+    # One block: three would go back to the system and be faulted in again each time.
+    work = np.empty((3, len(b) + 1, *b.shape[1:]))
+    forward, backward, moved = work[0], work[1, ::-1], work[2, :-1]
+    log_mass = _push(A.T, start, steps, forward, moved)
+    # One step more than there are: it makes the first β.
+    _push(A, back[0] * end, back[1:] + back[:1], backward, moved[::-1])
+    return work[0, :-1], moved, work[1, 1:], log_mass
 
 
-def _combine(A: Array, alpha: Array, u: Array, real: BoolArray) -> tuple[Array, Array]:
-    """γ before each step, (L, K, ...), and Σ ξ over the steps that are `real`."""
-    beta = np.matmul(A, u) if u.ndim == 3 else u @ A.T
-    gamma = alpha * beta
+def _push(
+    move: Array, first: Array, drive: list[Array], x: Array, moved: Array
+) -> float:
+    """Fill x[0] = first, moved[i] = move x[i], x[i+1] ∝ drive[i] moved[i]; log mass."""
+    x[0], ones = first, np.ones(len(move))
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        for every in (SELDOM, 1):
+            masses = []
+            loop = zip(x, x[1:], moved, drive, strict=False)
+            for i, (here, there, middle, d) in enumerate(loop, 1):
+                move.dot(here, middle)
+                np.multiply(middle, d, there)
+                if i % every == 0:
+                    masses.append(ones.dot(there))
+                    np.divide(there, masses[-1], there)
+            masses.append(ones.dot(x[-1]))
+            # Between two normalisings the mass only shrinks: their end is the least.
+            if np.min(masses) >= LEAST:
+                break
+    return float(np.log(masses).sum())
+
+
+def _combine(
+    alpha: Array, beta: Array, u: Array, real: BoolArray
+) -> tuple[Array, Array]:
+    """γ before each step, (L, K, ...), and Σ ξ / A over the steps that are `real`.
+
+    Overwrites `alpha` and `beta`.
+    """
+    gamma = np.multiply(alpha, beta, out=beta)
     total = 1.0 / gamma.sum(axis=1)
     gamma *= total[:, None]
-    behind = alpha * (total * real)[:, None]
+    total *= real
+    alpha *= total[:, None]
     if u.ndim == 2:
-        pairs = behind.T @ u
-    else:
-        pairs = np.matmul(behind, u.swapaxes(1, 2)).sum(axis=0)
-    return gamma, A * pairs  # eq hmm-xi-sum
+        return gamma, alpha.T @ u
+    return gamma, np.matmul(alpha, u.swapaxes(1, 2)).sum(axis=0)
 
 
 def _chunk_matrices(A: Array, b: Array) -> Array:
-    """For each chunk of b (L, K, C) the product of its A diag(b), up to a factor.
+    """For each chunk of b (L, K, C) the product of its A diag(b), largest entry 1.
 
     The result is (C, K, K): entry [c, j, k] leads from j before the chunk to k at its
     end.
     """
     _, K, C = b.shape
     into = np.ascontiguousarray(A.T)
-    product = into[:, :, None] * b[0][:, None, :]  # [k, j, c]: one GEMM moves them all
+    product = into[:, :, None] * b[0][:, None]  # [k, j, c]: one GEMM moves them all
     work = np.empty_like(product)
-    for i, b_i in enumerate(b[1:]):
-        np.dot(into, product.reshape(K, K * C), out=work.reshape(K, K * C))
-        np.multiply(work, b_i[:, None, :], out=product)
-        if i % EVERY == EVERY - 1:
+    flat, moved = product.reshape(K, K * C), work.reshape(K, K * C)
+    for i, b_i in enumerate(b[1:, :, None], 2):
+        into.dot(flat, moved)
+        np.multiply(work, b_i, product)
+        if i % EVERY == 0 or i == len(b):
             product /= product.max(axis=(0, 1))
     return np.ascontiguousarray(product.transpose(2, 1, 0))
 
 
 def _walk_over_chunks(start: Array, transfer: Array) -> tuple[Array, Array]:
-    """Forward messages at the chunks' starts, backward ones at their ends: (K, C)."""
-    starts, ends = np.empty(transfer.shape[:2]), np.ones(transfer.shape[:2])
+    """Forward messages at the chunks' starts, backward ones at their ends: (K, C).
+
+    The rows of a transfer matrix differ at most MIXES-fold and its largest entry is 1,
+    so a message shrinks at most MIXES²-fold a chunk: EVERY such stay within doubles.
+    """
+    starts, ends = np.ones((2, *transfer.shape[:2]))
     starts[0] = start
-    for i, move in enumerate(transfer[:-1]):
-        np.dot(starts[i], move, out=starts[i + 1])
-        starts[i + 1] /= starts[i + 1].sum()
-    for i in range(len(transfer) - 1, 0, -1):
-        np.dot(transfer[i], ends[i], out=ends[i - 1])
-        ends[i - 1] /= ends[i - 1].sum()
+    for x, moves in ((starts, transfer.swapaxes(1, 2)), (ends[::-1], transfer[::-1])):
+        for i, (here, there, move) in enumerate(zip(x, x[1:], moves, strict=False), 1):
+            move.dot(here, there)
+            if i % EVERY == 0:
+                there /= there.sum()
+        x /= x.sum(axis=1, keepdims=True)
     return np.ascontiguousarray(starts.T), np.ascontiguousarray(ends.T)
-
-
-def _lost(chain: Chain, log_B: Array, alpha: Array, u: Array) -> bool:
-    """Whether underflow took from α or u a state that chain and data allow."""
-    finite, step = log_B > -np.inf, chain.A > 0
-    ahead, behind = np.empty_like(finite), np.ones_like(finite)
-    ahead[0] = (chain.pi > 0) & finite[0]
-    for t in range(1, len(log_B)):
-        ahead[t] = (ahead[t - 1] @ step) & finite[t]
-    for t in range(
-        len(log_B) - 2, -1, -1
-    ):  # behind[t] goes with u[t]: the step t → t+1
-        behind[t] = (step @ behind[t + 1]) & finite[t + 1]
-    if not ahead[-1].any():
-        raise ValueError("log_B leaves no path of positive probability")
-    # NaN, a message that vanished whole, is not above SMALLEST either.
-    kept = ((alpha >= SMALLEST) | ~ahead) & ((u >= SMALLEST) | ~behind)
-    meet = (alpha * (u @ chain.A.T)).sum(axis=1)
-    return not (kept.all() and (meet >= SMALLEST).all())
 
 
 # ------------------------------------------------------------ emissions
@@ -746,19 +754,18 @@ class Gaussian:
         constant = -0.5 * D * np.log(2 * np.pi) - log_det
         # y = L⁻¹ (x − μ) has identity covariance.  One product makes it for all states;
         # x and μ may lie far from zero, so a common centre is taken off first.
-        whiten = np.stack([solve_triangular(L, eye, lower=True) for L in chol])
+        whiten = np.stack([solve_triangular(L, eye, lower=True) for L in chol], axis=1)
         centre = self.mean.mean(axis=0)
-        shift = np.einsum("kij,kj->ki", whiten, self.mean - centre).ravel()
-        whiten, sum_squares = (
-            whiten.reshape(K * D, D).T,
-            np.repeat(np.eye(K), D, axis=0),
-        )
-        out = np.empty((len(x), K))
-        for start in range(0, len(x), ROWS):
-            y = (x[start : start + ROWS] - centre) @ whiten
+        shift = np.einsum("ikj,kj->ik", whiten, self.mean - centre).reshape(-1, 1)
+        whiten = whiten.reshape(D * K, D)
+        out, rows = np.empty((len(x), K)), max(BLOCK // (D * K), 1)
+        for start in range(0, len(x), rows):
+            y = whiten @ (x[start : start + rows] - centre).T
             y -= shift
             y *= y
-            np.dot(y, -0.5 * sum_squares, out=out[start : start + ROWS])
+            squares = y.reshape(D, K, -1).sum(axis=0)
+            out[start : start + rows] = squares.T
+        out *= -0.5
         out += constant  # eq hmm-gaussian
         return out
 
@@ -773,10 +780,10 @@ class Gaussian:
         gamma = check_array("gamma", gamma, (len(x), self.K), low=0.0)
         weight = gamma.sum(axis=0)
         mean = _ratio(gamma.T @ x, weight[:, None], self.mean)  # eq hmm-m-mean
-        cov = np.empty_like(self.cov)
-        for k in range(self.K):  # centred first: no difference of large numbers
-            apart = x - mean[k]
-            cov[k] = (apart.T * gamma[:, k]) @ apart  # eq hmm-m-cov
+        cov, columns = np.empty_like(self.cov), np.ascontiguousarray(x.T)
+        for k, share in enumerate(np.ascontiguousarray(gamma.T)):
+            apart = columns - mean[k][:, None]  # no difference of large numbers later
+            cov[k] = (apart * share) @ apart.T  # eq hmm-m-cov
         cov = _ratio(cov, weight[:, None, None], self.cov)
         cov += self.jitter * np.eye(mean.shape[1])
         return replace(self, mean=mean, cov=(cov + cov.swapaxes(1, 2)) / 2)

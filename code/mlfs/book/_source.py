@@ -30,6 +30,7 @@ class Fence:
     options: str
     body: str
     line: int  # of its opening mark in the page, 1 for the first
+    start: int  # of the first line of its body
 
     def option(self, key: str) -> str:
         """The value of an option, with the more indented lines below it; or ""."""
@@ -154,24 +155,24 @@ def _closes(mark: str, opened: str) -> bool:
 def _fence(info: str, body: list[str], line: int) -> Fence:
     found = _DIRECTIVE.fullmatch(info)
     if not found:
-        return Fence("", info, "", "\n".join(body), line)
+        return Fence("", info, "", "\n".join(body), line, line + 1)
     if body and body[0].rstrip() == "---":
         ends = [at for at, text in enumerate(body[1:], 1) if text.rstrip() == "---"]
         cut = ends[0] if ends else 0
-        options, rest = body[1:cut], body[cut + 1 :]
+        options, cut = body[1:cut], cut + 1
     else:
         cut = next((i for i, t in enumerate(body) if not t.startswith(":")), len(body))
-        options, rest = [text[1:] for text in body[:cut]], body[cut:]
-    return Fence(
-        found["name"], found["argument"], "\n".join(options), "\n".join(rest), line
-    )
+        options = [text[1:] for text in body[:cut]]
+    rest, start = "\n".join(body[cut:]), line + 1 + cut
+    name, argument = found["name"], found["argument"]
+    return Fence(name, argument, "\n".join(options), rest, line, start)
 
 
 def _with_nested(fence: Fence) -> Iterator[Fence]:
     """A block, and the directives inside it; what is inside code is code."""
     yield fence
     if fence.name and fence.name not in ("code-cell", "math", "code-block"):
-        for item in _items(fence.body.splitlines(), fence.line + 1):
+        for item in _items(fence.body.splitlines(), fence.start):
             if isinstance(item, Fence) and item.name != "code-cell":
                 yield from _with_nested(item)
 
@@ -240,7 +241,9 @@ def habits(tree: ast.AST) -> list[str]:
         if isinstance(node, ast.Attribute):
             used.append((node.lineno, dotted(node)))
         elif isinstance(node, ast.ImportFrom) and node.module:
-            used += [(node.lineno, f"{node.module}.{a.name}") for a in node.names]
+            whole = {"numpy.random": "numpy.random.*"}  # the module, whatever is called
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            used += [(node.lineno, whole.get(name, name)) for name in names]
         elif isinstance(node, ast.Import):
             used += [(node.lineno, f"{a.name}.*") for a in node.names]
     return [f"line {line}: {name}: {why}" for line, name in used if (why := _bad(name))]

@@ -14,9 +14,8 @@ import numpy as np
 from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from mlfs.core.numerics import Array, IntArray
+from mlfs.core.numerics import BoolArray
 
 # Okabe & Ito 2008, "Color universal design", without yellow, which fades on white; the
 # light ones are darkened until they reach 3:1 against it.
@@ -32,15 +31,15 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, GRAY = (
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GRAY)
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-WIDE = (6.4, 3.2)  # inches; a page's column
-TALL = (6.4, 4.8)
+COLUMN = (6.4, 3.2)  # inches: as wide as a page's column
 
 
 def use() -> None:
     """Make the book's style the default of every figure that follows."""
     plt.rcParams.update(
         {
-            "figure.figsize": WIDE,
+            "figure.figsize": COLUMN,
+            "hatch.linewidth": 0.6,
             "figure.dpi": 130,
             "figure.constrained_layout.use": True,
             "font.size": 12.5,  # reads at the width of a phone
@@ -58,36 +57,18 @@ def use() -> None:
     )
 
 
-def panels(rows: int = 1, columns: int = 1, height: float = 3.2) -> tuple[Figure, Axes]:
-    """A figure with a grid of axes, `height` inches a row, as wide as the column."""
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDE[0], height * rows))
-    return figure, axes
-
-
-def shade_states(axes: Axes, z: IntArray, names: tuple[str, ...]) -> None:
-    """Mark the runs of each state behind a curve: one tint and one hatch a state."""
-    hatches = ("", "//", "..", "xx")
-    edges = np.flatnonzero(np.diff(z)) + 1
-    starts, ends = np.r_[0, edges], np.r_[edges, len(z)]
-    for k, name in enumerate(names):
-        label = name
-        for start, end in zip(starts, ends, strict=True):
-            if z[start] == k:
-                axes.axvspan(
-                    start - 0.5,
-                    end - 0.5,
-                    facecolor=COLOURS[k],
-                    edgecolor=COLOURS[k],
-                    alpha=0.18,
-                    hatch=hatches[k],
-                    linewidth=0,
-                    label=label,
-                )
-                label = "_nolegend_"
-
-
-def spread(axes: Axes, x: Array, curves: Array, label: str, colour: str = BLUE) -> None:
-    """The median of several runs (rows of `curves`) with the band from least to most."""
-    axes.plot(x, np.median(curves, axis=0), color=colour, label=label)
-    low, high = curves.min(axis=0), curves.max(axis=0)
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+def shade(axes: Axes, where: BoolArray, label: str) -> None:
+    """Tint and hatch the stretches of time at which `where` (T,) is true."""
+    edges = np.flatnonzero(np.diff(np.r_[False, where, False]))
+    for start, end in edges.reshape(-1, 2):
+        axes.axvspan(
+            start - 0.5,
+            end - 0.5,
+            facecolor="#F6E3C5",
+            edgecolor=ORANGE,
+            hatch="//",
+            linewidth=0,
+            zorder=0,
+            label=label,
+        )
+        label = "_nolegend_"
