@@ -196,6 +196,7 @@ def test_bad_exercises_are_refused():
         ({"name": "a b"}, "name must be"),
         ({"signature": "other(x)"}, r"must open step\("),
         ({"mistakes": (good, good)}, "differ in name"),
+        ({"seconds": 0}, "seconds must be positive"),
     ]:
         given = {"name": "step", "signature": "step(x)", **kinds}
         with pytest.raises(ValueError, match=message):
@@ -365,6 +366,10 @@ NESTED = [
     (lambda a: (1, 2, 3), "the result is a tuple of 3, wanted a tuple of 2"),
     (lambda a: (np.argsort(a), 1), "result[1] is a single number, wanted a dict with"),
     (lambda a: (np.argsort(a), {"top": 1}), "keys 'top', wanted .* 'top', 'log'"),
+    (
+        lambda a: (np.argsort(a), {"top": 1.0, "lag": a}),
+        "keys 'top', 'lag', wanted .* 'top', 'log'",
+    ),
     (lambda a: (np.argsort(a), None), "result[1] is None"),
     (changed(order=lambda o: o * 1.0), "result[0] holds floats, wanted integers"),
     (changed(top=lambda t: np.array([t])), "['top'] is an array of shape (1,), wanted"),
@@ -389,6 +394,7 @@ def test_parts_of_a_result_are_judged_and_named(candidate, message):
         changed(top=np.array),
         changed(top=lambda t: 2 if t == 2 else t),
         changed(order=lambda o: o.astype(np.int32)),
+        changed(order=lambda o: o.astype(np.uint8)),
         lambda a: list(exercise("toy.sort").reference(a)),
     ],
 )
@@ -434,6 +440,18 @@ def test_infinity_is_right_where_the_reference_has_it_and_only_there():
     assert "at [1]: expected -inf, got inf" in flipped.message
     finite = failure("toy.sort", changed(log=lambda g: np.maximum(g, -700)))
     assert "at [1]: expected -inf, got -700" in finite.message
+
+
+def test_nan_is_right_where_the_reference_has_it(toy, monkeypatch):
+    def ratio(a):
+        return a / a
+
+    cases = [Case({"a": np.array([1.0, 0.0])})]
+    one = Exercise("ratio", "ratio(a)", ratio, lambda rng: cases)
+    monkeypatch.setattr(toy, "EXERCISES", (one,))
+    assert check("toy.ratio", ratio).passed
+    report = failure("toy.ratio", np.ones_like)
+    assert "differs in 1 of 2 entries, most at [1]: expected nan" in report.message
 
 
 def test_the_largest_deviation_is_shown():
@@ -572,6 +590,14 @@ def test_hard_mode_is_judged_by_laws_alone():
     assert "the mean is near zero (the mean is 7.00)." in report.message
     assert report.expected == ""
     assert "is None" in failure("toy.hard", lambda n, rng: None).message
+    calls = []
+
+    def counted(n, rng):
+        calls.append(n)
+        return np.zeros(n)
+
+    assert check("toy.hard", counted).passed
+    assert len(calls) == 3  # each case once, and the first again
     report = failure("toy.hard", lambda n, rng: "text")
     assert "x has n entries (judging it raised AttributeError" in report.message
 
@@ -693,6 +719,56 @@ def test_a_function_that_never_returns_is_stopped(candidate):
     assert report.hint is None and report.got == ""
     assert (signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGINT)) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@needs_limit
+def test_the_alarm_is_not_seen_by_except_exception():
+    seen = []
+
+    def careful(x, A):
+        try:
+            while True:
+                pass
+        except Exception as error:
+            seen.append(error)
+
+    failure("toy.step", careful, seconds=0.1)
+    assert seen == []
+
+
+@needs_limit
+def test_a_function_that_is_stopped_or_a_stub_is_called_no_more():
+    calls = []
+
+    def forever_once(x, A):
+        calls.append("forever")
+        while True:
+            pass
+
+    def stub_once(x, A):
+        calls.append("stub")
+        raise NotImplementedError
+
+    failure("toy.step", forever_once, seconds=0.1)
+    check("toy.step", stub_once)
+    assert calls == ["forever", "stub"]
+
+
+@needs_limit
+def test_an_alarm_at_the_very_end_harms_nothing():
+    before = signal.getsignal(signal.SIGALRM)
+    for extra in np.linspace(-2e-4, 2e-4, 200):
+        _limit.call_within(0.002, time.sleep, {})  # an error, at once
+        _limit.call_within(0.002, lambda t: time.sleep(t), {"t": 0.002 + extra})
+    time.sleep(0.01)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+@needs_limit
+def test_an_exercise_may_set_its_own_limit(toy, monkeypatch):
+    brief = Exercise("step", "step(x, A)", step, toy._step_cases, seconds=0.2)
+    monkeypatch.setattr(toy, "EXERCISES", (brief,))
+    assert "stopped after 0.2 s" in failure("toy.step", forever).message
 
 
 @needs_limit
@@ -918,7 +994,7 @@ def test_prove_finds_what_is_wrong_with_an_exercise(toy, monkeypatch):
             f: getattr(toy.STEP, f) for f in inspect.signature(Exercise).parameters
         }
         monkeypatch.setattr(toy, "EXERCISES", (Exercise(**given | changes),))
-        return "\n".join(prove("toy", seconds=0.2))
+        return "\n".join(prove("toy"))
 
     def writes(x, A):
         x[0] += 1

@@ -27,7 +27,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.special import gammaln, xlogy
 
 from mlfs.core.numerics import (
@@ -254,19 +253,18 @@ def viterbi(pi: Array, A: Array, log_B: Array) -> tuple[IntArray, float]:
     pi, A = _check_chain(pi, A)
     log_B = _check_log_B(log_B, len(pi))
     log_A = log_probability(A)
-    delta = np.empty_like(log_B)
-    delta[0] = log_probability(pi) + log_B[0]
+    v = np.empty_like(log_B)
+    v[0] = log_probability(pi) + log_B[0]
     for t in range(1, len(log_B)):
-        delta[t] = (delta[t - 1][:, None] + log_A).max(axis=0) + log_B[
-            t
-        ]  # eq hmm-viterbi
+        arrive = (v[t - 1][:, None] + log_A).max(axis=0)
+        v[t] = log_B[t] + arrive  # eq hmm-viterbi
     path = np.empty(len(log_B), dtype=np.int64)
-    path[-1] = delta[-1].argmax()
-    best = float(delta[-1, path[-1]])
+    path[-1] = v[-1].argmax()
+    best = float(v[-1, path[-1]])
     if best == -np.inf:
         raise ValueError("log_B leaves no path of positive probability")
     for t in range(len(log_B) - 2, -1, -1):
-        path[t] = (delta[t] + log_A[:, path[t + 1]]).argmax()  # eq hmm-traceback
+        path[t] = (v[t] + log_A[:, path[t + 1]]).argmax()  # eq hmm-traceback
     return path, best
 
 
@@ -347,15 +345,19 @@ def _sample_columns(log_weight: Array, rng: np.random.Generator) -> IntArray:
 # If every A[j, k] ≥ MIXES, a step puts at least MIXES of the mass behind every state.
 # Messages of mass LEAST or more then have products of mass LEAST² MIXES or more, and
 # what underflows to zero, less than 1e-68 of the total, is outweighed MIXES-fold at the
-# next step: no result changes.  Four steps cannot shrink a message by more than 1e-120.
+# next step: no result changes.  EVERY steps shrink a message by no more than 1e-120.
 MIXES = 1e-30
 EVERY = 4
-LEAST = 1e-60
-# A sweep normalises as seldom as this, or at every step if LEAST is not kept.
-SELDOM = 8
-# Where A mixes less, `_smooth_in_one_sweep` raises its entries to this, which does mix,
+# Where A mixes less, `_smooth_in_one_sweep` raises its entries to FLOOR, which mixes,
 # and bounds what that has changed.
 FLOOR = 1e-100
+# Messages are normalised as seldom as SELDOM while LEAST is kept, else at every step:
+# either way their products stay above 1e-230.
+SELDOM = 8
+LEAST = 1e-60
+# From LONG steps on, pieces of the sequence get so many ROUNDS to agree: see `_settle`.
+LONG = 1000
+ROUNDS = 3
 # Numbers in a table that are worked on at a time, so that they stay in the fast cache.
 BLOCK = 2**15
 # Chunks cost K times the arithmetic and save Python calls: they pay up to about here.
@@ -381,7 +383,7 @@ def _smooth_in_logs(chain: Chain, log_B: Array) -> Posterior:
 
 
 def _smooth_in_one_sweep(chain: Chain, log_B: Array, mixes: bool) -> Posterior | None:
-    """`smooth` in one loop over time; None if a state may have been lost to underflow.
+    """`smooth` in one sweep over time; None if a state may have been lost to underflow.
 
     Where A does not mix, it is raised to a matrix that does.  Read each raised entry as
     two ways to move, the true one and an added one: the true posterior is then the
@@ -389,16 +391,19 @@ def _smooth_in_one_sweep(chain: Chain, log_B: Array, mixes: bool) -> Posterior |
     bounds the chance that any is, and so what the raising can have changed.
     """
     T, K = log_B.shape
-    log_b = np.zeros((T, K))  # a last step, added, favours no state
-    log_b[:-1] = log_B[1:]
+    C = 4 * int(np.sqrt(T) / 11) if T >= LONG else 1  # BLAS likes multiples of four
+    steps = -(-T // C) * C
+    log_b = np.zeros((steps + 1, K))  # row 0 and rows T.. favour no state
+    log_b[1:T] = log_B[1:]
     start, b, log_scale = _scaled_tables(chain, log_B, log_b)
     A = chain.A if mixes else np.maximum(chain.A, FLOOR)
-    alpha, beta, u, log_mass = _sweep(start, np.ones(K), A, b)
-    gamma, pairs = _combine(alpha, beta, u, np.arange(T) < T - 1)
+    messages = _sweep_in_pieces(start, A, b, C) if C > 1 else None
+    alpha, u, log_mass = messages or _sweep(start, np.ones(K), A, b[1:])
+    gamma, pairs = _combine(A, alpha, u, np.arange(steps) < T - 1)
     added = float(((A - chain.A) * pairs).sum())
-    if T * added > 1e-12 * min(1.0, float(gamma.sum(axis=0).min())):
+    if T * added > 1e-12 * min(1.0, float(gamma[:T].sum(axis=0).min())):
         return None
-    return Posterior(log_scale + log_mass, gamma, chain.A * pairs)
+    return Posterior(log_scale + log_mass, gamma[:T], chain.A * pairs)
 
 
 def _smooth_in_chunks(chain: Chain, log_B: Array) -> Posterior:
@@ -417,9 +422,9 @@ def _smooth_in_chunks(chain: Chain, log_B: Array) -> Posterior:
     log_b = np.ascontiguousarray(log_b.reshape(C, L, K).transpose(1, 2, 0))
     start, b, log_scale = _scaled_tables(chain, log_B, log_b)
     starts, ends = _walk_over_chunks(start, _chunk_matrices(chain.A, b))
-    alpha, beta, u, log_mass = _sweep(starts, ends, chain.A, b)
+    alpha, u, log_mass = _sweep(starts, ends, chain.A, b)
     real = np.arange(C * L).reshape(C, L).T < T - 1
-    gamma, pairs = _combine(alpha, beta, u, real)
+    gamma, pairs = _combine(chain.A, alpha, u, real)
     gamma = np.ascontiguousarray(gamma.transpose(2, 0, 1)).reshape(-1, K)[:T]
     return Posterior(log_scale + log_mass, gamma, chain.A * pairs)
 
@@ -427,9 +432,10 @@ def _smooth_in_chunks(chain: Chain, log_B: Array) -> Posterior:
 def _scaled_tables(
     chain: Chain, log_B: Array, log_b: Array
 ) -> tuple[Array, Array, float]:
-    """Start message of sum 1, emissions of the steps with largest entry 1, log scale.
+    """Start message of sum 1, emissions with largest entry 1, the log of the scale.
 
-    `log_b` holds log_B[1:] in the layout (L, K, ...) of the steps; it is overwritten.
+    `log_b` holds log_B[1:] in the layout (L, K, ...) of a sweep, with zeros added where
+    there is no step; the emissions overwrite it.
     """
     top = log_b.max(axis=1)
     if top.min() == -np.inf or log_B[0].max() == -np.inf:
@@ -445,55 +451,120 @@ def _scaled_tables(
     return start / mass, b, float(peak + np.log(mass) + top.sum())
 
 
-def _sweep(
-    start: Array, end: Array, A: Array, b: Array
-) -> tuple[Array, Array, Array, float]:
+def _sweep(start: Array, end: Array, A: Array, b: Array) -> tuple[Array, Array, float]:
     """Both messages along the steps b (L, K, ...), from `start` and `end` (K, ...).
 
-    α, β and u are (L, K, ...): α and β before each step, α[0] = start and
-    α[i+1] ∝ b[i] (α[i] A); u[i] ∝ b[i] β after it, so that β before it is A u[i].
-    Last comes the log of the mass that α has gathered, log Σ α if never normalised.
+    α (L, K, ...) comes before each step, α[0] = start and α[i+1] ∝ b[i] (α[i] A);
+    u (L, K, ...) belongs to the step, u[i] ∝ b[i] β after it, so that β before it is
+    A u[i].  Stacked, the two obey one recursion with a block-diagonal matrix: one loop
+    serves both.  The third result is the log of the mass that α has gathered at the
+    end, log Σ α without any normalising.
     """
-    steps, back = list(b), list(b[::-1])
-    # One block: three would go back to the system and be faulted in again each time.
-    work = np.empty((3, len(b) + 1, *b.shape[1:]))
-    forward, backward, moved = work[0], work[1, ::-1], work[2, :-1]
-    log_mass = _push(A.T, start, steps, forward, moved)
-    # One step more than there are: it makes the first β.
-    _push(A, back[0] * end, back[1:] + back[:1], backward, moved[::-1])
-    return work[0, :-1], moved, work[1, 1:], log_mass
-
-
-def _push(
-    move: Array, first: Array, drive: list[Array], x: Array, moved: Array
-) -> float:
-    """Fill x[0] = first, moved[i] = move x[i], x[i+1] ∝ drive[i] moved[i]; log mass."""
-    x[0], ones = first, np.ones(len(move))
+    L, K, *columns = b.shape
+    both, drive = np.split(_room(2 * L + 1, (2, K, *columns)), [L + 1])
+    both[0] = start, b[-1] * end
+    drive[:, 0], drive[:-1, 1], drive[-1, 1] = b, b[-2::-1], 1.0
+    blocks, sums = np.zeros((2 * K, 2 * K)), np.zeros((2, 2 * K))
+    blocks[:K, :K], blocks[K:, K:] = A.T, A
+    sums[0, :K] = sums[1, K:] = 1.0
+    flat, drive = (x.reshape(len(x), 2 * K, *columns) for x in (both, drive))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         for every in (SELDOM, 1):
-            masses = []
-            loop = zip(x, x[1:], moved, drive, strict=False)
-            for i, (here, there, middle, d) in enumerate(loop, 1):
-                move.dot(here, middle)
-                np.multiply(middle, d, there)
-                if i % every == 0:
-                    masses.append(ones.dot(there))
-                    np.divide(there, masses[-1], there)
-            masses.append(ones.dot(x[-1]))
-            # Between two normalisings the mass only shrinks: their end is the least.
-            if np.min(masses) >= LEAST:
+            masses = _run(blocks, sums, flat, drive, every)
+            # α only ever loses mass and β its largest entry: no message had less.
+            if masses.min() >= LEAST:
                 break
-    return float(np.log(masses).sum())
+    return both[:-1, 0], both[-2::-1, 1], float(np.log(masses[:, 0]).sum())
 
 
-def _combine(
-    alpha: Array, beta: Array, u: Array, real: BoolArray
-) -> tuple[Array, Array]:
+def _run(blocks: Array, sums: Array, flat: Array, drive: Array, every: int) -> Array:
+    """Fill flat[i+1] ∝ drive[i] (blocks flat[i]); the masses normalised away, and last.
+
+    Every `every`-th is normalised, each half of it by itself.
+    """
+    masses, halves = [], (2, -1, *flat.shape[2:])
+    for i, (here, there, d) in enumerate(zip(flat, flat[1:], drive, strict=False), 1):
+        blocks.dot(here, there)
+        np.multiply(there, d, there)
+        if i % every == 0:
+            masses.append(sums.dot(there))
+            pair = there.reshape(halves)
+            np.divide(pair, masses[-1][:, None], pair)
+    masses.append(sums.dot(flat[-1]))
+    return np.array(masses)
+
+
+def _room(n: int, shape: tuple[int, ...]) -> Array:
+    """n uninitialised tables in one block, with as much room again behind them.
+
+    The C library's allocator keeps freed memory by the size of the largest block it has
+    seen.  Several tables of middling size it hands back to the system, and to have them
+    faulted in again at each call costs as much as the sweep.  Room that nothing touches
+    costs nothing.
+    """
+    return np.empty((2 * n, *shape))[:n]
+
+
+def _sweep_in_pieces(
+    start: Array, A: Array, b: Array, C: int
+) -> tuple[Array, Array, float] | None:
+    """As `_sweep`, in C pieces side by side; None if they do not come to agree.
+
+    Here b (steps + 1, K) is for time steps rather than for moves, b[0] and b[-1] ones.
+    """
+    pieces = (C, -1, len(A))
+    alpha, u = _room(2, b[1:].shape)
+    log_mass = _settle(A, start, b[1:].reshape(pieces), alpha.reshape(pieces))
+    if log_mass is None:
+        return None
+    back = (x[::-1].reshape(pieces) for x in (b[:-1], u))
+    return None if _settle(A.T, b[-1], *back) is None else (alpha, u, log_mass)
+
+
+def _settle(move: Array, first: Array, drive: Array, x: Array) -> float | None:
+    """Fill x[t+1] ∝ drive[t] (x[t] move), x[0] = first; the log of the mass.
+
+    The tables come in pieces, (C, L, K), that are pushed side by side, each from where
+    the one before it ended in the last round; a round without news ends this.  Then all
+    are right, for no step enlarges the largest ratio between two messages.  A chain
+    that forgets within L steps settles in two or three rounds; otherwise None.
+    """
+    C, _, K = x.shape
+    starts = np.full((C, K), 1.0 / K)
+    starts[0] = first / first.sum()
+    for _ in range(ROUNDS):
+        x[:, 0] = starts
+        ends, masses = _push(move, drive, x)
+        if not masses.min() >= LEAST:
+            return None
+        if (np.abs(ends[:-1] - starts[1:]) <= 1e-14 * starts[1:]).all():
+            return float(np.log(masses).sum())
+        starts[1:] = ends[:-1]
+    return None
+
+
+def _push(move: Array, drive: Array, x: Array) -> tuple[Array, Array]:
+    """Fill x (C, L, K) from x[:, 0]; ends of mass 1, and the masses normalised away."""
+    C, L, K = x.shape
+    last, moved, ones = np.empty((C, K)), np.empty((C, K)), np.ones(K)
+    rows, masses = [*x.swapaxes(0, 1), last], []
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        for i, d in enumerate(drive.swapaxes(0, 1), 1):
+            rows[i - 1].dot(move, moved)
+            np.multiply(moved, d, rows[i])
+            if i % SELDOM == 0 or i == L:
+                masses.append(rows[i].dot(ones))
+                rows[i] /= masses[-1][:, None]
+    return last, np.array(masses)
+
+
+def _combine(A: Array, alpha: Array, u: Array, real: BoolArray) -> tuple[Array, Array]:
     """γ before each step, (L, K, ...), and Σ ξ / A over the steps that are `real`.
 
-    Overwrites `alpha` and `beta`.
+    Overwrites `alpha`.
     """
-    gamma = np.multiply(alpha, beta, out=beta)
+    gamma = np.matmul(A, u) if u.ndim == 3 else u @ A.T
+    gamma *= alpha
     total = 1.0 / gamma.sum(axis=1)
     gamma *= total[:, None]
     total *= real
@@ -749,24 +820,23 @@ class Gaussian:
         """
         K, D = self.mean.shape
         x = self._check_x(x)
-        chol, eye = self._cholesky(), np.eye(D)
+        chol = self._cholesky()
         log_det = np.log(np.diagonal(chol, axis1=1, axis2=2)).sum(axis=1)
-        constant = -0.5 * D * np.log(2 * np.pi) - log_det
-        # y = L⁻¹ (x − μ) has identity covariance.  One product makes it for all states;
-        # x and μ may lie far from zero, so a common centre is taken off first.
-        whiten = np.stack([solve_triangular(L, eye, lower=True) for L in chol], axis=1)
+        constant = (-0.5 * D * np.log(2 * np.pi) - log_det)[:, None]
+        # y = L⁻¹ (x − μ) / √2 has the square ½ (x − μ)ᵀ Σ⁻¹ (x − μ).  One product makes
+        # it for all states; x and μ may lie far from zero: a common centre goes first.
+        whiten = np.linalg.solve(chol, np.sqrt(0.5) * np.eye(D)).swapaxes(0, 1)
         centre = self.mean.mean(axis=0)
         shift = np.einsum("ikj,kj->ik", whiten, self.mean - centre).reshape(-1, 1)
         whiten = whiten.reshape(D * K, D)
-        out, rows = np.empty((len(x), K)), max(BLOCK // (D * K), 1)
-        for start in range(0, len(x), rows):
-            y = whiten @ (x[start : start + rows] - centre).T
+        columns = x.T - centre[:, None]
+        out, size = np.empty((len(x), K)), max(BLOCK // (D * K), 1)
+        for rows in (slice(t, t + size) for t in range(0, len(x), size)):
+            y = whiten @ columns[:, rows]
             y -= shift
             y *= y
             squares = y.reshape(D, K, -1).sum(axis=0)
-            out[start : start + rows] = squares.T
-        out *= -0.5
-        out += constant  # eq hmm-gaussian
+            np.subtract(constant, squares, out=out[rows].T)  # eq hmm-gaussian
         return out
 
     def m_step(self, x: Array, gamma: Array) -> Gaussian:
@@ -844,7 +914,7 @@ class HMM:
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters: K − 1 initial, K (K − 1) transitions, and the emissions'."""
+        """Number of free parameters, K² − 1 of the chain and those of the emissions."""
         K = self.chain.K
         return K * K - 1 + self.emissions.n_parameters
 

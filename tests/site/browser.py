@@ -33,7 +33,13 @@ def executable():
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class _Handler(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # one connection serves many files
+
+    def end_headers(self):
+        self.send_header("Cache-Control", "max-age=3600")  # scripts are on every page
+        super().end_headers()
+
     def log_message(self, *args):
         pass
 
@@ -42,7 +48,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 def serve(folder):
     """The address under which `folder` is served."""
     server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(_Quiet, directory=str(folder))
+        ("127.0.0.1", 0), partial(_Handler, directory=str(folder))
     )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -58,10 +58,10 @@ def call_within(
         return _call(function, arguments)
     done = fired = False
 
-    def on_alarm(_signal: int, frame: FrameType | None) -> None:
+    def on_alarm(_signal: int, _frame: FrameType | None) -> None:
         nonlocal fired
-        if done or frame is None or frame.f_code is call_within.__code__:
-            return  # the function has ended meanwhile: raising would hit this module
+        if done:
+            return  # an alarm that was under way when the function ended
         if fired:
             signal.setitimer(signal.ITIMER_REAL, STORM, STORM)
         fired = True
@@ -70,12 +70,12 @@ def call_within(
     began = time.monotonic()
     timer = signal.setitimer(signal.ITIMER_REAL, 0)
     restore = _take_signals(on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), GRACE)
     value, error = None, None
     try:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), GRACE)
         value = function(**arguments)
     except BaseException as raised:
-        done = True
+        done = True  # at once, before any call during which an alarm could be heard
         error = raised
     finally:
         done = True

@@ -25,19 +25,21 @@ __all__ = ["Report", "can_limit_time", "check", "main", "mine", "prove", "which"
 _passed: dict[str, Function] = {}  # the learner's functions whose last check passed
 
 
-def check(name: str, candidate: Any, seconds: float = 10.0) -> Report:
+def check(name: str, candidate: Any, seconds: float | None = None) -> Report:
     """Whether a function does what exercise `name` asks; a report to show.
 
-    The candidate's calls may take `seconds` together.  A function that passes is what
-    `mine` hands out from now on.
+    The candidate's calls may take `seconds` together, by default those of the exercise.
+    A function that passes is what `mine` hands out from now on.
 
     Raises:
         ValueError: there is no such exercise, or `seconds` is not positive.
         KeyboardInterrupt: somebody has pressed Ctrl-C.
     """
-    if not seconds > 0:
-        raise ValueError(f"seconds must be positive, got {seconds}")
-    report = judge(name, exercise(name), candidate, seconds)
+    task = exercise(name)
+    limit = task.seconds if seconds is None else seconds
+    if not limit > 0:
+        raise ValueError(f"seconds must be positive, got {limit}")
+    report = judge(name, task, candidate, limit)
     if not _is_the_books(candidate):  # checking a solution leaves the learner's alone
         _passed.pop(name, None)
         if report.passed:
@@ -72,7 +74,7 @@ def _is_the_books(candidate: Any) -> bool:
 # For the proofs of the book
 
 
-def prove(module: str, seconds: float = 10.0) -> list[str]:
+def prove(module: str) -> list[str]:
     """What is wrong with a module's exercises themselves; an empty list is a proof.
 
     Of each exercise: a stub is not started, the reference passes, every planted mistake
@@ -84,7 +86,7 @@ def prove(module: str, seconds: float = 10.0) -> list[str]:
     return [
         f"{module}.{task.name}: {problem}"
         for task in exercises(module)
-        for problem in _flaws(f"{module}.{task.name}", task, seconds)
+        for problem in _flaws(f"{module}.{task.name}", task)
     ]
 
 
@@ -92,7 +94,7 @@ def _stub(**_arguments: Any) -> Any:
     raise NotImplementedError
 
 
-def _flaws(name: str, task: Exercise, seconds: float) -> list[str]:
+def _flaws(name: str, task: Exercise) -> list[str]:
     raised = (call(task.reference, case).error for case in task.generate())
     broken = next((error for error in raised if error), None)
     if broken:
@@ -112,13 +114,13 @@ def _flaws(name: str, task: Exercise, seconds: float) -> list[str]:
         if any(call(m.function, case).mutated for case in task.generate()):
             flaws.append(f"mistake {m.name!r} writes into its arguments")
     for what, function, status, hint in versions:
-        report = judge(name, task, function, seconds)
+        report = judge(name, task, function, task.seconds)
         if (report.status, report.hint) != (status, hint):
             flaws.append(
                 f"{what} is {report.status}, hint {report.hint!r}; "
                 f"wanted {status}, hint {hint!r}: {report.message}"
             )
-        if report != judge(name, task, function, seconds):
+        if report != judge(name, task, function, task.seconds):
             flaws.append(f"two checks of {what} differ")
     return flaws
 

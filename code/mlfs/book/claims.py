@@ -68,8 +68,9 @@ def measure(
 ) -> Claim:
     """The claim that `got` equals `want`, or respects a bound; measured, not asserted.
 
-    `atol` bounds the largest |got − want|; `rtol` bounds it in units of the largest
-    |want|.  `at_least` and `at_most` take `atol` as slack, 0 unless told.
+    `atol` bounds the largest distance of `got` from `want`; `rtol` bounds it in units
+    of the largest magnitude in `want`.  `at_least` and `at_most` take `atol` as slack,
+    0 unless told.
 
     Raises:
         ValueError: an unknown kind, no or several comparisons, no tolerance, or one too
@@ -150,7 +151,7 @@ class ClaimsTable:
                 c.label,
                 c.oracle,
                 c.kind,
-                f"{c.error:.1e}" if c.error else "0",
+                _size(c.error),
                 f"{c.tolerance:.0e}{unit[c.relative]}" if c.tolerance else "0",
                 "✓ passed" if c.passed else "✗ failed",
             ]
@@ -185,6 +186,13 @@ class ClaimsTable:
         label, *rest = map(html.escape, cells)
         link = f'<a class="reference internal" href="#equation-{label}">{label}</a>'
         return "<tr>" + "".join(f"<td>{cell}</td>" for cell in (link, *rest)) + "</tr>"
+
+
+def _size(error: float) -> str:
+    """A discrepancy in two digits; what is below zero is the margin to a bound."""
+    if error < 0:
+        return f"margin {-error:.1e}"
+    return f"{error:.1e}" if error else "0"
 
 
 HEADINGS = (

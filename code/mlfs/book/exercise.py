@@ -91,12 +91,15 @@ class Exercise:
     rtol: float = 1e-8
     atol: float = 1e-10
     compare: bool = True
+    seconds: float = 10.0  # that an answer may take for all cases together
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ValueError(f"name must be that of a function, got {self.name!r}")
         if not self.signature.startswith(f"{self.name}("):
             raise ValueError(f"signature must open {self.name}(, got {self.signature}")
+        if not self.seconds > 0:
+            raise ValueError(f"seconds must be positive, got {self.seconds}")
         names = [mistake.name for mistake in self.mistakes]
         if len(set(names)) < len(names):
             raise ValueError(

@@ -671,7 +671,7 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "no way back",
-                "You pick the largest delta at every step. Only the last one is the "
+                "You pick the largest v at every step. Only the last one is the "
                 "end "
                 "of the best path; follow the winners back from there.",
                 _no_traceback,
@@ -820,5 +820,6 @@ EXERCISES = (
             ),
         ),
         compare=False,
+        seconds=60.0,
     ),
 )
