@@ -314,7 +314,6 @@ class FillClaims(SphinxPostTransform):
     """Writes the claims of every chapter in place of the directive."""
 
     default_priority = 5  # before references are resolved, at 10
-    HEADER = ("Equation", "Checked against", "Kind", "Largest difference", "Tolerance")
 
     def run(self, **_: Any) -> None:
         """Replace each place held by the directive."""
@@ -331,6 +330,8 @@ class FillClaims(SphinxPostTransform):
 
     def chapter(self, chapter: Chapter) -> list[nodes.Node]:
         """The claims of a chapter, one table a module."""
+        from mlfs.book.claims import HEADINGS
+
         docname = self.env.docname
         made: list[nodes.Node] = []
         for module in chapter.modules:
@@ -342,7 +343,7 @@ class FillClaims(SphinxPostTransform):
             strong = nodes.strong("", "", *title)
             made.append(nodes.paragraph("", "", strong, *count, name, *_text(" hold.")))
             if claims:
-                made.append(_table(self.HEADER, map(self.row, claims)))
+                made.append(_table(HEADINGS, map(self.row, claims)))
         return made
 
     def claims(self, chapter: Chapter, module: str) -> list[dict[str, Any]]:
@@ -368,21 +369,14 @@ class FillClaims(SphinxPostTransform):
 
     def row(self, claim: dict[str, Any]) -> nodes.row:
         """One claim."""
-        return _row(
-            _equation(self.env.docname, claim["label"]),
-            _text(claim["oracle"]),
-            _text(claim["kind"]),
-            _text(_number(claim["error"])),
-            _text(_number(claim["tolerance"])),
-        )
+        from mlfs.book.claims import Claim
+
+        row = Claim(**{k: v for k, v in claim.items() if k != "passed"}).cells()
+        return _row(_equation(self.env.docname, row[0]), *map(_text, row[1:]))
 
     def warn(self, message: str) -> None:
         """A warning that names the page."""
         LOG.warning(message, location=self.env.docname)
-
-
-def _number(value: float) -> str:
-    return "0" if value == 0 else f"{value:.1e}"
 
 
 # Sessions -------------------------------------------------------------------------

@@ -403,7 +403,7 @@ def _smooth_in_one_sweep(chain: Chain, log_B: Array, mixes: bool) -> Posterior |
     added = float(((A - chain.A) * pairs).sum())
     if T * added > 1e-12 * min(1.0, float(gamma[:T].sum(axis=0).min())):
         return None
-    return Posterior(log_scale + log_mass, gamma[:T], chain.A * pairs)
+    return Posterior(log_scale + log_mass, gamma[:T], chain.A * pairs)  # eq hmm-xi-sum
 
 
 def _smooth_in_chunks(chain: Chain, log_B: Array) -> Posterior:
@@ -426,7 +426,7 @@ def _smooth_in_chunks(chain: Chain, log_B: Array) -> Posterior:
     real = np.arange(C * L).reshape(C, L).T < T - 1
     gamma, pairs = _combine(chain.A, alpha, u, real)
     gamma = np.ascontiguousarray(gamma.transpose(2, 0, 1)).reshape(-1, K)[:T]
-    return Posterior(log_scale + log_mass, gamma, chain.A * pairs)
+    return Posterior(log_scale + log_mass, gamma, chain.A * pairs)  # eq hmm-xi-sum
 
 
 def _scaled_tables(

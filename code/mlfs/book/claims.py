@@ -33,6 +33,14 @@ LOOSEST: dict[str, float | None] = {
     "published": None,  # a printed number: half a unit of its last digit
 }
 CLAIMS = ROOT / "_build" / "claims"
+HEADINGS = (
+    "equation",
+    "compared with",
+    "kind",
+    "largest discrepancy",
+    "tolerance",
+    "result",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,18 @@ class Claim:
     def passed(self) -> bool:
         """Whether the largest discrepancy is within the tolerance (NaN is not)."""
         return self.error <= self.tolerance
+
+    def cells(self) -> list[str]:
+        """What a table shows of the claim, under HEADINGS."""
+        unit = " (relative)" if self.relative else ""
+        return [
+            self.label,
+            self.oracle,
+            self.kind,
+            _size(self.error),
+            f"{self.tolerance:.0e}{unit}" if self.tolerance else "0",
+            "✓ passed" if self.passed else "✗ failed",
+        ]
 
 
 def measure(
@@ -144,22 +164,8 @@ class ClaimsTable:
     passed: int
     claims: tuple[Claim, ...]
 
-    def _cells(self) -> list[list[str]]:
-        unit = {True: " (relative)", False: ""}
-        return [
-            [
-                c.label,
-                c.oracle,
-                c.kind,
-                _size(c.error),
-                f"{c.tolerance:.0e}{unit[c.relative]}" if c.tolerance else "0",
-                "✓ passed" if c.passed else "✗ failed",
-            ]
-            for c in self.claims
-        ]
-
     def __repr__(self) -> str:
-        rows = [list(HEADINGS), *self._cells()]
+        rows = [list(HEADINGS), *(claim.cells() for claim in self.claims)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
         lines = [
             "  ".join(
@@ -174,7 +180,7 @@ class ClaimsTable:
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{heading}</th>' for heading in HEADINGS)
-        body = "".join(self._row(cells) for cells in self._cells())
+        body = "".join(self._row(claim.cells()) for claim in self.claims)
         return (
             '<div class="claims" tabindex="0" role="region" aria-label="Claims">'
             f"<table><caption>{self._summary()}</caption>"
@@ -193,16 +199,6 @@ def _size(error: float) -> str:
     if error < 0:
         return f"margin {-error:.1e}"
     return f"{error:.1e}" if error else "0"
-
-
-HEADINGS = (
-    "equation",
-    "compared with",
-    "kind",
-    "largest discrepancy",
-    "tolerance",
-    "result",
-)
 
 
 def load(module: str) -> ClaimsTable:
