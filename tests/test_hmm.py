@@ -271,7 +271,8 @@ def tables(rng, K, T, spread):
 
 
 @pytest.mark.parametrize(
-    ("K", "T"), [(1, 300), (2, 257), (5, 400), (5, 2000), (24, 300), (30, 300), (3, 7)]
+    ("K", "T"),
+    [(1, 300), (2, 257), (5, 400), (5, 2000), (24, 300), (30, 300), (30, 1100), (3, 7)],
 )
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1000.0])
 @pytest.mark.parametrize("kind", ["mixing", "sticky", "sparse"])

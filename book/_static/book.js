@@ -36,6 +36,10 @@ document.addEventListener("DOMContentLoaded", () => {
     const chapter = node.closest("li").querySelector("a").textContent.trim();
     node.setAttribute("aria-label", `More pages of ${chapter}`);
   });
+  // Roles that ARIA has given up; the words say as much.
+  document
+    .querySelectorAll(".citation-list, .citation-list [role]")
+    .forEach((node) => node.removeAttribute("role"));
   const start = document.querySelector(".sidebar-primary-items__start");
   if (start) name(start, "region", "Book");
 });

@@ -30,18 +30,30 @@ import numpy as np
 from scipy.special import gammaln, xlogy
 
 from mlfs.core.numerics import (
+    LARGEST_WHOLE,
     Array,
     BoolArray,
     IntArray,
     check_array,
     check_counts,
+    check_list,
+    check_mask,
+    check_real,
     check_rng,
     check_scalar,
     check_simplex,
+    check_type,
     check_whole,
     log_probability,
     logsumexp,
 )
+
+# The smallest double with all its digits.
+TINY = float(np.finfo(float).tiny)
+# Numbers up to HUGE may be added up, and numbers up to its root squared, without
+# overflow; what lies beyond is refused.
+HUGE = 1e300
+ROOT_HUGE = 1e150
 
 # ------------------------------------------------------------ the hidden chain
 
@@ -118,10 +130,12 @@ def simulate(chain: Chain, T: int, rng: np.random.Generator) -> IntArray:
     """A hidden path z of length T drawn from the chain, shape (T,).  Cost O(T log K).
 
     Raises:
-        ValueError: `T` is below one, or `rng` is no Generator.
+        ValueError: `chain` is no Chain, `T` is below one, or `rng` is no Generator.
     """
+    chain = check_type("chain", chain, Chain)
     T, rng = check_whole("T", T, 1), check_rng(rng)
-    edges = [row.cumsum() / row.sum() for row in (chain.pi, *chain.A)]
+    edges = [row.cumsum() for row in (chain.pi, *chain.A)]
+    edges = [edge / edge[-1] for edge in edges]  # up to 1, which no draw reaches
     u = rng.random(T)
     z = np.empty(T, dtype=np.int64)
     row = edges[0]
@@ -140,9 +154,11 @@ def forward_probabilities(pi: Array, A: Array, B: Array) -> Array:
     Cost O(T K²).  Underflows to zero after a few hundred steps: for teaching.
 
     Raises:
-        ValueError: `pi`, `A` or `B` is malformed.
+        ValueError: a malformed argument, or a `B` that multiplies to more than a
+            double can hold.
     """
     pi, A, B = _check_tables(pi, A, B)
+    _check_growth(B)
     alpha = np.empty_like(B)
     alpha[0] = pi * B[0]  # eq hmm-forward-start
     for t in range(1, len(B)):
@@ -164,8 +180,10 @@ def forward(pi: Array, A: Array, B: Array) -> tuple[Array, Array]:
         predicted = pi if t == 0 else alpha[t - 1] @ A
         joint = predicted * B[t]
         c[t] = joint.sum()  # eq hmm-scale
-        if c[t] == 0:
-            raise ValueError(f"B[{t}] gives probability zero to all reachable states")
+        if c[t] < TINY:
+            raise ValueError(
+                f"B[{t}] leaves the data probability {c[t]:g}, wants {TINY:g} or more"
+            )
         alpha[t] = joint / c[t]  # eq hmm-forward-scaled
     return alpha, c
 
@@ -176,14 +194,15 @@ def backward(A: Array, B: Array, c: Array) -> Array:
     `c` are the scales that `forward` returned.  Cost O(T K²).
 
     Raises:
-        ValueError: a malformed argument.
+        ValueError: a malformed argument, or messages beyond what a double can hold.
     """
-    A = check_simplex("A", A, ("K", "K"))
-    B = check_array("B", B, ("T", len(A)), low=0.0)
-    c = check_array("c", c, (len(B),), low=np.finfo(float).tiny)
+    A, B, c = _check_scaled(A, B, c)
     beta = np.ones_like(B)
-    for t in range(len(B) - 2, -1, -1):
-        beta[t] = A @ (B[t + 1] * beta[t + 1]) / c[t + 1]  # eq hmm-backward-scaled
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        for t in range(len(B) - 2, -1, -1):
+            beta[t] = A @ (B[t + 1] * beta[t + 1]) / c[t + 1]  # eq hmm-backward-scaled
+    if not np.isfinite(beta).all():
+        raise ValueError("c makes messages overflow, wants the scales of `forward`")
     return beta
 
 
@@ -195,16 +214,16 @@ def posteriors(
     Takes the scaled messages of `forward` and `backward`.  Cost and memory O(T K²).
 
     Raises:
-        ValueError: a malformed argument.
+        ValueError: a malformed argument, or arguments that do not belong together.
     """
-    A = check_simplex("A", A, ("K", "K"))
-    B = check_array("B", B, ("T", len(A)), low=0.0)
-    alpha = check_array("alpha", alpha, B.shape, low=0.0)
+    A, B, c = _check_scaled(A, B, c)
+    alpha = check_simplex("alpha", alpha, B.shape)
     beta = check_array("beta", beta, B.shape, low=0.0)
-    c = check_array("c", c, (len(B),), low=np.finfo(float).tiny)
-    gamma = alpha * beta  # eq hmm-gamma
-    ahead = B[1:] * beta[1:] / c[1:, None]
-    xi = alpha[:-1, :, None] * A * ahead[:, None, :]  # eq hmm-xi
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        gamma = alpha * beta  # eq hmm-gamma
+        ahead = B[1:] * beta[1:] / c[1:, None]
+        xi = alpha[:-1, :, None] * A * ahead[:, None, :]  # eq hmm-xi
+    _check_posteriors(gamma, xi)
     return gamma, xi
 
 
@@ -261,8 +280,7 @@ def viterbi(pi: Array, A: Array, log_B: Array) -> tuple[IntArray, float]:
     path = np.empty(len(log_B), dtype=np.int64)
     path[-1] = v[-1].argmax()
     best = float(v[-1, path[-1]])
-    if best == -np.inf:
-        raise ValueError("log_B leaves no path of positive probability")
+    _check_possible(best)
     for t in range(len(log_B) - 2, -1, -1):
         path[t] = (v[t] + log_A[:, path[t + 1]]).argmax()  # eq hmm-traceback
     return path, best
@@ -292,9 +310,10 @@ def smooth(chain: Chain, log_B: Array) -> Posterior:
     chunks O(T K³); memory O(T K).
 
     Raises:
-        ValueError: `log_B` is not (T, K) with T ≥ 1, holds NaN or +inf, or no hidden
-            path at all can explain it.
+        ValueError: `chain` is no Chain; `log_B` is not (T, K) with T ≥ 1, holds NaN,
+            +inf or numbers beyond ±1e300; or no hidden path at all can explain it.
     """
+    chain = check_type("chain", chain, Chain)
     log_B = _check_log_B(log_B, chain.K)
     mixes = bool((chain.A >= MIXES).all())
     if mixes and chain.K <= CHUNK_MAX_K and len(log_B) >= CHUNK_MIN_T:
@@ -322,6 +341,7 @@ def sample_paths(
     Raises:
         ValueError: a malformed argument, or data of probability zero.
     """
+    chain = check_type("chain", chain, Chain)
     log_B = _check_log_B(log_B, chain.K)
     n, rng = check_whole("n", n, 1), check_rng(rng)
     log_alpha, log_A = log_forward(chain.pi, chain.A, log_B), log_probability(chain.A)
@@ -338,7 +358,7 @@ def _sample_columns(log_weight: Array, rng: np.random.Generator) -> IntArray:
     """One row index for each column, drawn in proportion to exp(log_weight)."""
     weight = np.exp(log_weight - log_weight.max(axis=0))
     edges = weight.cumsum(axis=0)
-    out: IntArray = (edges < rng.random(weight.shape[1]) * edges[-1]).sum(axis=0)
+    out: IntArray = (edges <= rng.random(weight.shape[1]) * edges[-1]).sum(axis=0)
     return out
 
 
@@ -440,7 +460,7 @@ def _scaled_tables(
     top = log_b.max(axis=1)
     if top.min() == -np.inf or log_B[0].max() == -np.inf:
         t = int(log_B.max(axis=1).argmin())
-        raise ValueError(f"log_B[{t}] is -inf for every state")
+        raise ValueError(f"log_B[{t}] is -inf for every state, wants one that is not")
     log_b -= top[:, None]
     b = np.exp(log_b, out=log_b)
     first = log_probability(chain.pi) + log_B[0]
@@ -642,13 +662,14 @@ class Poisson:
     """Counts: x ~ Poisson(rate[k]), rate in events a time bin, shape (K,).
 
     Raises:
-        ValueError: a rate that is negative or not finite.
+        ValueError: a rate that is negative, not finite, or beyond the largest count.
     """
 
     rate: Array
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rate", check_array("rate", self.rate, ("K",), low=0))
+        rate = check_array("rate", self.rate, ("K",), low=0.0, high=LARGEST_WHOLE)
+        object.__setattr__(self, "rate", rate.copy())
 
     @property
     def K(self) -> int:
@@ -675,10 +696,10 @@ class Poisson:
         """Each rate becomes the mean count, weighted by γ.  Cost O(T K).
 
         Raises:
-            ValueError: `x` (T,) is not counts, or `gamma` is not (T, K) weights.
+            ValueError: `x` (T,) is not counts, or `gamma` no (T, K) posterior.
         """
         n = check_counts("x", x, ("T",))
-        gamma = check_array("gamma", gamma, (len(n), self.K), low=0.0)
+        gamma = check_simplex("gamma", gamma, (len(n), self.K))
         weight = gamma.sum(axis=0)
         rate = _ratio(n @ gamma, weight, self.rate)  # eq hmm-m-poisson
         return Poisson(rate)
@@ -712,7 +733,8 @@ class Categorical:
     prob: Array
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prob", check_simplex("prob", self.prob, ("K", "M")))
+        prob = check_simplex("prob", self.prob, ("K", "M"))
+        object.__setattr__(self, "prob", prob.copy())
 
     @property
     def K(self) -> int:
@@ -737,11 +759,11 @@ class Categorical:
         """Each probability becomes the share of γ that saw the symbol.  Cost O(T K).
 
         Raises:
-            ValueError: `x` (T,) is not symbols, or `gamma` is not (T, K) weights.
+            ValueError: `x` (T,) is not symbols, or `gamma` no (T, K) posterior.
         """
         M = self.prob.shape[1]
         symbols = _check_symbols(x, M)
-        gamma = check_array("gamma", gamma, (len(symbols), self.K), low=0.0)
+        gamma = check_simplex("gamma", gamma, (len(symbols), self.K))
         seen: Array = np.stack([np.bincount(symbols, g, M) for g in gamma.T])
         total: Array = seen.sum(axis=1, keepdims=True)
         return Categorical(_ratio(seen, total, self.prob))  # eq hmm-m-categorical
@@ -783,13 +805,15 @@ class Gaussian:
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        mean = check_array("mean", self.mean, ("K", "D"))
-        cov = check_array("cov", self.cov, (*mean.shape, mean.shape[1]))
+        mean = _check_points("mean", self.mean, ("K", "D"))
+        square = (*mean.shape, mean.shape[1])
+        cov = check_array("cov", self.cov, square, low=-HUGE, high=HUGE)
         if not np.allclose(cov, cov.swapaxes(1, 2), rtol=1e-8, atol=0):
-            raise ValueError("cov holds a matrix that is not symmetric")
+            raise ValueError("cov is not symmetric in each state, wants it to be")
         for name, value in (("mean", mean), ("cov", cov)):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "jitter", check_scalar("jitter", self.jitter, 0.0))
+            object.__setattr__(self, name, value.copy())
+        jitter = check_scalar("jitter", self.jitter, 0.0, HUGE)
+        object.__setattr__(self, "jitter", jitter)
         self._cholesky()  # refuses a covariance that is not positive definite
 
     @property
@@ -808,8 +832,9 @@ class Gaussian:
             return np.asarray(np.linalg.cholesky(self.cov), dtype=np.float64)
         except np.linalg.LinAlgError:
             raise ValueError(
-                "cov holds a matrix that is not positive definite; if this came while "
-                "learning, a state has collapsed onto too few points: raise jitter"
+                "cov is not positive definite in each state, wants it to be; "
+                "if this came while learning, a state has collapsed onto too few "
+                "points: raise jitter"
             ) from None
 
     def log_likelihood(self, x: Array) -> Array:
@@ -826,6 +851,7 @@ class Gaussian:
         # y = L⁻¹ (x − μ) / √2 has the square ½ (x − μ)ᵀ Σ⁻¹ (x − μ).  One product makes
         # it for all states; x and μ may lie far from zero: a common centre goes first.
         whiten = np.linalg.solve(chol, np.sqrt(0.5) * np.eye(D)).swapaxes(0, 1)
+        _check_reach(x, self.mean, whiten)
         centre = self.mean.mean(axis=0)
         shift = np.einsum("ikj,kj->ik", whiten, self.mean - centre).reshape(-1, 1)
         whiten = whiten.reshape(D * K, D)
@@ -847,7 +873,7 @@ class Gaussian:
                 points for a covariance.
         """
         x = self._check_x(x)
-        gamma = check_array("gamma", gamma, (len(x), self.K), low=0.0)
+        gamma = check_simplex("gamma", gamma, (len(x), self.K))
         weight = gamma.sum(axis=0)
         mean = _ratio(gamma.T @ x, weight[:, None], self.mean)  # eq hmm-m-mean
         cov, columns = np.empty_like(self.cov), np.ascontiguousarray(x.T)
@@ -881,8 +907,8 @@ class Gaussian:
     def _check_x(self, x: Array) -> Array:
         D = self.mean.shape[1]
         if D == 1 and np.ndim(x) == 1:
-            return check_array("x", x, ("T",))[:, None]
-        return check_array("x", x, ("T", D))
+            return _check_points("x", x, ("T",))[:, None]
+        return _check_points("x", x, ("T", D))
 
 
 # ------------------------------------------------------------ learning
@@ -900,9 +926,8 @@ class HMM:
     emissions: Emissions
 
     def __post_init__(self) -> None:
-        if not isinstance(self.chain, Chain):
-            raise ValueError(f"chain is {self.chain!r}, wants a Chain")
-        if not hasattr(self.emissions, "log_likelihood"):
+        check_type("chain", self.chain, Chain)
+        if not all(hasattr(self.emissions, has) for has in ("K", "log_likelihood")):
             raise ValueError(
                 f"emissions is {self.emissions!r}, wants Poisson(...) or so"
             )
@@ -940,11 +965,9 @@ def em_step(
     Raises:
         ValueError: a malformed argument, impossible data, or a state that died.
     """
+    model = check_type("model", model, HMM)
     sequences, observed = _check_sequences(sequences, observed)
-    posts = [
-        smooth(model.chain, _log_table(model.emissions, x, seen))
-        for x, seen in zip(sequences, observed, strict=True)
-    ]
+    posts = _smooth_each(model, sequences, observed)
     first = np.sum([post.gamma[0] for post in posts], axis=0)
     moves = np.sum([post.xi_sum for post in posts], axis=0)
     A = _ratio(moves, moves.sum(axis=1, keepdims=True), model.chain.A)  # eq hmm-m-A
@@ -988,12 +1011,10 @@ def total_log_evidence(
     Raises:
         ValueError: a malformed argument, or data of probability zero.
     """
+    model = check_type("model", model, HMM)
     sequences, observed = _check_sequences(sequences, observed)
-    tables = [
-        _log_table(model.emissions, x, seen)
-        for x, seen in zip(sequences, observed, strict=True)
-    ]
-    return float(sum(log_evidence(model.chain, table) for table in tables))
+    posts = _smooth_each(model, sequences, observed)
+    return float(sum(post.log_evidence for post in posts))
 
 
 def reorder(model: HMM, order: Sequence[int]) -> HMM:
@@ -1002,7 +1023,7 @@ def reorder(model: HMM, order: Sequence[int]) -> HMM:
     Raises:
         ValueError: `order` is no permutation of the states.
     """
-    index = _check_order(order, model.chain.K)
+    index = _check_order(order, check_type("model", model, HMM).chain.K)
     chain = Chain(model.chain.pi[index], model.chain.A[np.ix_(index, index)])
     return HMM(chain, model.emissions.take(index))
 
@@ -1040,16 +1061,56 @@ def _check_chain(pi: Array, A: Array) -> tuple[Array, Array]:
 
 def _check_tables(pi: Array, A: Array, B: Array) -> tuple[Array, Array, Array]:
     pi, A = _check_chain(pi, A)
-    return pi, A, check_array("B", B, ("T", len(pi)), low=0.0)
+    return pi, A, check_array("B", B, ("T", len(pi)), low=0.0, high=HUGE)
+
+
+def _check_scaled(A: Array, B: Array, c: Array) -> tuple[Array, Array, Array]:
+    A = check_simplex("A", A, ("K", "K"))
+    B = check_array("B", B, ("T", len(A)), low=0.0, high=HUGE)
+    return A, B, check_array("c", c, (len(B),), low=TINY)
+
+
+def _check_growth(B: Array) -> None:
+    """No message exceeds the product of the largest entries of B so far."""
+    size = log_probability(B.max(axis=1)).cumsum().max() / np.log(10)
+    if size > np.log10(HUGE):
+        raise ValueError(
+            f"B multiplies up to 1e{size:.0f}, wants {HUGE:g} at most: "
+            "divide its rows by their largest entries, or call `forward`"
+        )
+
+
+def _check_posteriors(gamma: Array, xi: Array) -> None:
+    for total in (gamma.sum(axis=1), xi.sum(axis=(1, 2))):
+        if not np.allclose(total, 1.0, rtol=0, atol=1e-5):
+            raise ValueError(
+                "alpha, beta and c do not belong to A and B: they give posteriors that "
+                f"sum to {total.min():g} to {total.max():g}, want 1"
+            )
 
 
 def _check_log_B(log_B: Array, K: int) -> Array:
-    return check_array("log_B", log_B, ("T", K), allow=(-np.inf,))
+    shape = ("T", K)
+    return check_array("log_B", log_B, shape, low=-HUGE, high=HUGE, allow=(-np.inf,))
 
 
 def _check_possible(log_evidence: float) -> None:
     if log_evidence == -np.inf:
-        raise ValueError("log_B leaves no path of positive probability")
+        raise ValueError("log_B leaves no path of positive probability, wants one")
+
+
+def _check_points(name: str, x: Array, shape: tuple[int | str, ...]) -> Array:
+    return check_array(name, x, shape, low=-ROOT_HUGE, high=ROOT_HUGE)
+
+
+def _check_reach(x: Array, mean: Array, whiten: Array) -> None:
+    """The squares of whitened differences stay finite."""
+    far = float(np.abs(x).max()) + float(np.abs(mean).max())
+    if not far * float(np.abs(whiten).max()) * x.shape[1] <= ROOT_HUGE:
+        raise ValueError(
+            f"x lies up to {far:g} from a mean, wants less than {ROOT_HUGE:g} standard "
+            "deviations"
+        )
 
 
 def _check_path(z: IntArray, K: int) -> IntArray:
@@ -1076,30 +1137,54 @@ def _check_order(order: Sequence[int] | IntArray, K: int) -> IntArray:
 def _check_sequences(
     sequences: Sequence[Array], observed: Sequence[BoolArray] | None
 ) -> tuple[list[Array], list[BoolArray]]:
-    if isinstance(sequences, np.ndarray) or len(sequences) == 0:
-        raise ValueError(
-            f"sequences is {type(sequences).__name__} of length {len(sequences)}, "
-            "wants a list of one or more arrays: put a single one in brackets"
-        )
-    arrays = [np.asarray(x, dtype=np.float64) for x in sequences]
+    arrays = [
+        check_real(f"sequences[{i}]", x)
+        for i, x in enumerate(check_list("sequences", sequences))
+    ]
     for i, x in enumerate(arrays):
         if x.ndim == 0 or len(x) == 0:
             raise ValueError(f"sequences[{i}] has shape {x.shape}, wants T ≥ 1 rows")
+        if x.shape[1:] != arrays[0].shape[1:]:
+            raise ValueError(
+                f"sequences[{i}] has shape {x.shape}, sequences[0] "
+                f"{arrays[0].shape}, want rows of one shape"
+            )
     if observed is None:
         return arrays, [np.ones(len(x), dtype=bool) for x in arrays]
-    masks = [np.asarray(mask) for mask in observed]
-    shapes = [(mask.dtype.kind, mask.shape) for mask in masks]
-    wanted = [("b", x.shape[:1]) for x in arrays]
-    if shapes != wanted:
-        raise ValueError(f"observed holds {shapes}, wants booleans of shape {wanted}")
-    return arrays, masks
+    masks = check_list("observed", observed)
+    if len(masks) != len(arrays):
+        raise ValueError(f"observed holds {len(masks)} masks, wants {len(arrays)}")
+    return arrays, [
+        check_mask(f"observed[{i}]", mask, (len(x),))
+        for i, (mask, x) in enumerate(zip(masks, arrays, strict=True))
+    ]
+
+
+def _smooth_each(
+    model: HMM, sequences: list[Array], observed: list[BoolArray]
+) -> list[Posterior]:
+    posts = []
+    for i, (x, seen) in enumerate(zip(sequences, observed, strict=True)):
+        try:
+            posts.append(smooth(model.chain, _log_table(model.emissions, x, seen)))
+        except ValueError as error:  # it names x or log_B, which the caller has not got
+            raise ValueError(f"sequences[{i}]: {error}") from error
+    return posts
 
 
 def _log_table(emissions: Emissions, x: Array, seen: BoolArray) -> Array:
     """log p(xₜ | zₜ = k), 0 where xₜ was not seen: it favours no state."""
+    if seen.all():
+        return emissions.log_likelihood(x)
     log_B = np.zeros((len(x), emissions.K))
     if seen.any():
-        log_B[seen] = emissions.log_likelihood(x[seen])  # eq hmm-missing
+        table = emissions.log_likelihood(x[seen])
+        want = (int(seen.sum()), emissions.K)
+        if np.shape(table) != want:  # it might fit by being repeated
+            raise ValueError(
+                f"emissions.log_likelihood has shape {np.shape(table)}, wants {want}"
+            )
+        log_B[seen] = table  # eq hmm-missing
     return log_B
 
 

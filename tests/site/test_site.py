@@ -89,13 +89,13 @@ def dead(page, link):
     url = urlsplit(link)
     if url.scheme or url.netloc:
         return False
-    target = ((SITE / page).parent / unquote(url.path)).resolve() if url.path else None
-    name = page if target is None else target.relative_to(SITE).as_posix()
-    if not (SITE / name).is_file():
+    target = (SITE / page).parent / unquote(url.path) if url.path else SITE / page
+    target = target.resolve()
+    if not (target.is_relative_to(SITE) and target.is_file()):
         return True
-    if not url.fragment or not name.endswith(".html"):
+    if not url.fragment or target.suffix != ".html":
         return False
-    return unquote(url.fragment) not in parse(name).ids
+    return unquote(url.fragment) not in parse(target.relative_to(SITE).as_posix()).ids
 
 
 @pytest.mark.parametrize("name", PAGES)

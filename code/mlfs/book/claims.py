@@ -190,7 +190,8 @@ class ClaimsTable:
     @staticmethod
     def _row(cells: list[str]) -> str:
         label, *rest = map(html.escape, cells)
-        link = f'<a class="reference internal" href="#equation-{label}">{label}</a>'
+        target = f"#equation-{label.lower()}"  # as Sphinx spells its ids
+        link = f'<a class="reference internal" href="{target}">{label}</a>'
         return "<tr>" + "".join(f"<td>{cell}</td>" for cell in (link, *rest)) + "</tr>"
 
 
