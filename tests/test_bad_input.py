@@ -630,7 +630,10 @@ KINDS = {
     ),
     "beta": Numbers(
         make=lambda w: hmm.backward(w["A"], w["B"], w["c"]),
-        more=lambda good, w: of_other_data(good, w) | {"twice": 2.0 * good},
+        more=lambda good, w: (
+            of_other_data(good, w)
+            | {"twice": 2.0 * good, "overflow": np.full(good.shape, 1.7e308)}
+        ),
         axes="TK",
         low=0.0,
         palette=POSITIVE,
@@ -1035,6 +1038,72 @@ def test_extreme_long_sequences(draw, repeats):
     else:
         assert not any(map(is_nan, leaves(found)))
         np.testing.assert_allclose(found.gamma.sum(axis=1), 1.0, rtol=1e-9)
+
+
+class Loaded(np.random.Generator):
+    """A generator that draws one number always, here the least or the largest."""
+
+    def __init__(self, draw):
+        super().__init__(np.random.PCG64(0))
+        self.draw = draw
+
+    def random(self, size=None):
+        return np.full(size, self.draw)
+
+
+@pytest.mark.parametrize("draw", [0.0, np.nextafter(1.0, 0.0)])
+@pytest.mark.parametrize("seed", range(20))
+def test_no_draw_leads_to_what_cannot_be(draw, seed):
+    """The first and the last state, and symbol, are those that a slip would reach."""
+    rng, K = np.random.default_rng(seed), 9
+    rows = np.zeros((K + 1, K))
+    rows[:, 1:-1] = rng.dirichlet(np.ones(K - 2), K + 1)
+    rows[2, [0, -1]] = rows[2, 1:3]  # one row leads to both, or none could be reached
+    rows[2, 1:3] = 0.0
+    chain, symbols = hmm.Chain(rows[0], rows[1:]), hmm.Categorical(rows)
+    for z in (
+        hmm.simulate(chain, 30, Loaded(draw)),
+        *hmm.sample_paths(chain, rng.normal(size=(30, K)), 2, Loaded(draw)),
+    ):
+        assert chain.pi[z[0]] > 0 and (chain.A[z[:-1], z[1:]] > 0).all()
+    z = np.arange(K + 1)
+    assert (rows[z, symbols.sample(z, Loaded(draw)).astype(int)] > 0).all()
+
+
+@pytest.mark.parametrize("offset", [1e8, 1e12, 1e17, -1e12, 1e290])
+def test_a_factor_for_a_step_moves_only_the_evidence(offset):
+    """However large: here the likelihoods need log space, where digits could go."""
+    A = [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]
+    chain, table = hmm.Chain([0.3, 0.3, 0.4], A), np.zeros((100, 3))
+    table[:50, 2] = table[50:, :2] = -16.0
+    one, other = hmm.smooth(chain, table), hmm.smooth(chain, table + offset)
+    assert other.log_evidence == pytest.approx(one.log_evidence + 100 * offset)
+    if abs(offset) < 1e16:  # else the table itself has lost its entries
+        np.testing.assert_allclose(other.gamma, one.gamma, atol=1e-9)
+        np.testing.assert_allclose(other.xi_sum, one.xi_sum, atol=1e-9)
+    np.testing.assert_allclose(other.gamma.sum(axis=1), 1.0, rtol=1e-9)
+
+
+@pytest.mark.parametrize("T", [50, 1200])
+def test_states_that_never_move_and_are_favoured_in_turn(T):
+    """All messages underflow within a few steps; in logs the two states draw."""
+    table = np.zeros((T, 2))
+    table[::2, 0] = table[1::2, 1] = -1e5
+    found = hmm.smooth(hmm.Chain([0.5, 0.5], np.eye(2)), table)
+    np.testing.assert_allclose(found.gamma, 0.5, atol=1e-7)
+    assert found.log_evidence == pytest.approx(-1e5 * T / 2, rel=1e-12)
+
+
+def test_points_too_many_deviations_away_are_refused():
+    """Their squared distance would be inf, and inf times 0 is NaN."""
+    thin = hmm.Gaussian(
+        [[0.0, 0.0], [1.0, 1.0]], np.tile(1e-290 * np.eye(2), (2, 1, 1))
+    )
+    with pytest.raises(
+        ValueError, match=r"^x lies .* wants less than 1e\+150 standard"
+    ):
+        thin.log_likelihood([[1e10, 1.0]])
+    assert np.isfinite(thin.log_likelihood([[1e-10, 0.5]])).all()
 
 
 # ---------------------------------------------------------------- the tests themselves

@@ -319,7 +319,11 @@ def smooth(chain: Chain, log_B: Array) -> Posterior:
     if mixes and chain.K <= CHUNK_MAX_K and len(log_B) >= CHUNK_MIN_T:
         return _smooth_in_chunks(chain, log_B)
     scaled = _smooth_in_one_sweep(chain, log_B, mixes)
-    return _smooth_in_logs(chain, log_B) if scaled is None else scaled
+    if scaled is not None:
+        return scaled
+    top = log_B.max(axis=1, keepdims=True)  # a large one would cost the others digits
+    exact = _smooth_in_logs(chain, log_B - top)
+    return replace(exact, log_evidence=exact.log_evidence + float(top.sum()))
 
 
 def log_evidence(chain: Chain, log_B: Array) -> float:

@@ -251,8 +251,7 @@ def _check_entries(
 ) -> None:
     if a.size == 0:
         return
-    with np.errstate(invalid="ignore"):  # NaN fails every comparison
-        least, most = a.min(), a.max()
+    least, most = a.min(), a.max()  # NaN, if there is one: it fails every comparison
     if low <= least and most <= high and np.isfinite(least) and np.isfinite(most):
         return  # two passes tell a good array; which entry is bad takes many
     good = np.isfinite(a) & (low <= a) & (a <= high) | np.isin(a, allow)
