@@ -714,7 +714,8 @@ def test_a_function_that_never_returns_is_stopped(candidate):
     before = signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGINT)
     began = time.monotonic()
     report = failure("toy.step", candidate, seconds=0.5)
-    assert 0.4 < time.monotonic() - began < 5
+    # One that swallows alarms is stopped by a storm of them: late on a busy machine.
+    assert 0.4 < time.monotonic() - began < 30
     assert "(one state): stopped after 0.5 s: does a loop never end?" in report.message
     assert report.hint is None and report.got == ""
     assert (signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGINT)) == before

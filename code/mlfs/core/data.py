@@ -25,7 +25,7 @@ def load(name: str) -> dict[str, IntArray]:
     Raises:
         ValueError: there is no set of that name; the message lists those there are.
     """
-    if name not in SETS:
+    if not isinstance(name, str) or name not in SETS:
         raise ValueError(f"name is {name!r}, wants one of {sorted(SETS)}")
     content = files("mlfs").joinpath("data", SETS[name]).read_bytes()
     return _read_csv(content) if SETS[name].endswith(".csv") else _read_npz(content)
