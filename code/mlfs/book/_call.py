@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import linecache
 import sysconfig
@@ -70,7 +71,7 @@ def call(function: Function, case: Case, seconds: float = 3600.0) -> Outcome:
         KeyboardInterrupt: somebody has pressed Ctrl-C.
     """
     given, kept = case.fresh(), case.fresh()
-    with _quiet() as (stream, log):
+    with _quiet() as (stream, log), _marked_memory():
         began = time.perf_counter()
         ending = call_within(seconds, function, given)
         took = time.perf_counter() - began
@@ -103,6 +104,38 @@ def _quiet() -> Iterator[tuple[FirstLines, list[warnings.WarningMessage]]]:
         # once a place: "always" would fill the memory in a loop that never ends
         warnings.simplefilter("default")
         yield stream, log
+
+
+@contextlib.contextmanager
+def _marked_memory() -> Iterator[None]:
+    """Meanwhile np.empty and np.empty_like fill what they return with NaN.
+
+    Memory that was just freed may hold the right answer of an earlier check.  An entry
+    that a function never fills must not pass by that.
+    """
+    real = {name: getattr(np, name) for name in ("empty", "empty_like")}
+    try:
+        for name, make in real.items():
+            setattr(np, name, _marking(make))
+        yield
+    finally:
+        for name, make in real.items():
+            setattr(np, name, make)
+
+
+def _marking(make: Function) -> Function:
+    """The same maker of arrays, whose arrays hold NaN, or the least whole number."""
+
+    @functools.wraps(make)
+    def marked(*args: Any, **options: Any) -> Any:
+        made = make(*args, **options)
+        if made.dtype.kind in "fc":
+            made.fill(np.nan)
+        elif made.dtype.kind in "iu":
+            made.fill(np.iinfo(made.dtype).min)
+        return made
+
+    return marked
 
 
 def _own(value: Any) -> Any:

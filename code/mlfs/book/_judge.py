@@ -125,7 +125,9 @@ def _problem(
 ) -> Problem | None:
     """The first thing wrong with one outcome, in the order that helps most."""
     if outcome.expired:
-        return Problem(f"stopped after {seconds:g} s: does a loop never end?")
+        return Problem(
+            f"stopped after {seconds:g} s: is it slow, or does a loop never end?"
+        )
     if outcome.error:
         return Problem(f"it raised {complaint(outcome.error)}")
     got = outcome.value
