@@ -1004,7 +1004,7 @@ def test_stationary_earthquake_models(claim):
     got = [fit_stationary(x, rates) for rates in starts]
     claim(
         "hmm-stationary",
-        oracle="Zucchini & MacDonald 2009, sec. 6.2, −log L for 1 to 4 states",
+        oracle="Zucchini & MacDonald 2009, chap. 6, −log L for 1 to 4 states",
         kind="published",
         got=got,
         want=[391.9189, 342.3183, 329.4603, 327.8316],
@@ -1013,7 +1013,7 @@ def test_stationary_earthquake_models(claim):
     n_parameters = np.array([1, 4, 9, 16])  # the stationary start costs none
     claim(
         "hmm-aic",
-        oracle="Zucchini & MacDonald 2009, sec. 6.2, AIC for 1 to 4 states",
+        oracle="Zucchini & MacDonald 2009, chap. 6, AIC for 1 to 4 states",
         kind="published",
         got=[hmm.aic(-v, int(n)) for v, n in zip(got, n_parameters, strict=True)],
         want=[785.8, 692.6, 676.9, 687.7],
@@ -1021,7 +1021,7 @@ def test_stationary_earthquake_models(claim):
     )
     claim(
         "hmm-bic",
-        oracle="Zucchini & MacDonald 2009, sec. 6.2, BIC for 1 to 4 states",
+        oracle="Zucchini & MacDonald 2009, chap. 6, BIC for 1 to 4 states",
         kind="published",
         got=[
             hmm.bic(-v, int(n), len(x)) for v, n in zip(got, n_parameters, strict=True)

@@ -533,7 +533,7 @@ def _never_falls(result: tuple[Array, ...], **_: Any) -> bool:
     return bool((np.diff(result[3]) > -1e-8).all())
 
 
-# Zucchini & MacDonald 2009: section 6.2 (1 and 4 states), Tables 4.1 and 4.2.  The
+# Zucchini & MacDonald 2009: chapter 6 (1 and 4 states), Tables 4.1 and 4.2.  The
 # value for 4 is of a stationary chain, which a free start can always equal.
 PUBLISHED = {1: 391.9189, 2: 341.8787, 3: 328.5275, 4: 327.8316}
 
