@@ -820,6 +820,54 @@ def test_impossible_data_are_refused(target, long):
     target.call(World(), arguments | {"observed": seen})  # what was not seen is no data
 
 
+NO_MOVES = [[1.0, 0.0], [0.0, 1.0]]
+NO_PATH = {
+    "the data ask for a move": ([0.5, 0.5], NO_MOVES, lambda t, T: int(t >= T // 2)),
+    "the start is impossible": ([1.0, 0.0], [[0.5, 0.5]] * 2, lambda t, T: int(t < 1)),
+    "a state is asked for that comes later": (
+        [1.0, 0.0, 0.0],
+        [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]],
+        lambda t, T: 2 * (t == 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("T", [4, 400, 1200])
+@pytest.mark.parametrize("why", NO_PATH)
+@pytest.mark.parametrize("name", ["smooth", "log_evidence", "sample_paths", "viterbi"])
+def test_data_that_no_path_explains_are_refused(name, why, T):
+    """Each step is possible on its own."""
+    pi, A, state = NO_PATH[why]
+    log_B = np.full((T, len(pi)), -INF)
+    log_B[range(T), [state(t, T) for t in range(T)]] = 0.0
+    (target,) = (t for t in TARGETS if t.function is getattr(hmm, name))
+    known = {"pi": pi, "A": A, "chain": hmm.Chain(pi, A), "log_B": log_B}
+    arguments = {p: known.get(p, World()[p]) for p in target.parameters}
+    with pytest.raises(ValueError, match=r"^log_B .* wants"):
+        target.call(World(), arguments)
+
+
+@pytest.mark.parametrize("bad", [[NAN], [INF], [0.0, 1e160], [], ["1"], [1j], [None]])
+def test_a_plain_sequence_for_one_dimension_is_checked_too(bad):
+    line = hmm.Gaussian([[0.0], [1.0]], [[[1.0]], [[1.0]]])
+    for call in (line.log_likelihood, lambda x: line.m_step(x, [[0.5, 0.5]] * len(x))):
+        with pytest.raises(ValueError, match=r"\bx\b.* wants"):
+            call(bad)
+
+
+@pytest.mark.parametrize(
+    "target", [t for t in TARGETS if {"model", "sequences"} <= {*t.parameters}], ids=str
+)
+def test_sequences_have_rows_of_one_shape_even_where_nothing_was_seen(target):
+    world = World()
+    arguments = target.good(world) | {
+        "sequences": [np.ones(3), np.ones((2, 5))],
+        "observed": [np.ones(3, dtype=bool), np.zeros(2, dtype=bool)],
+    }
+    with pytest.raises(ValueError, match=r"sequences\[1\] has shape \(2, 5\).* want"):
+        target.call(world, arguments)
+
+
 class Flat:
     """Emissions that answer with one row whatever was asked."""
 

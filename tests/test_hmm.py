@@ -720,6 +720,16 @@ def test_em_recovers_the_parameters():
         assert log_p == pytest.approx(found.log_evidence[-1], abs=1e-9)
 
 
+def test_jitter_is_added_once_and_only_where_there_are_data():
+    gamma = np.tile([1.0, 0.0], (50, 1))
+    x = np.random.default_rng(20).normal(size=(50, 2))
+    start = hmm.Gaussian(np.zeros((2, 2)), np.tile(np.eye(2), (2, 1, 1)), jitter=0.5)
+    fit = start.m_step(x, gamma)
+    np.testing.assert_allclose(fit.cov[0], np.cov(x.T, bias=True) + 0.5 * np.eye(2))
+    np.testing.assert_array_equal(fit.cov[1], np.eye(2))  # no data: nothing changes
+    np.testing.assert_array_equal(fit.mean[1], [0.0, 0.0])
+
+
 def test_products_of_marginals_cost_likelihood():
     """The seminar's silent bug: A from γ[t] γ[t+1] instead of ξ[t] loses likelihood."""
     rng = np.random.default_rng(18)

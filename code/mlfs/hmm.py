@@ -884,8 +884,9 @@ class Gaussian:
         for k, share in enumerate(np.ascontiguousarray(gamma.T)):
             apart = columns - mean[k][:, None]  # no difference of large numbers later
             cov[k] = (apart * share) @ apart.T  # eq hmm-m-cov
-        cov = _ratio(cov, weight[:, None, None], self.cov)
-        cov += self.jitter * np.eye(mean.shape[1])
+        weight = weight[:, None, None]  # jitter goes with it: no weight, no change
+        cov += weight * self.jitter * np.eye(mean.shape[1])
+        cov = _ratio(cov, weight, self.cov)
         return replace(self, mean=mean, cov=(cov + cov.swapaxes(1, 2)) / 2)
 
     def sample(self, z: IntArray, rng: np.random.Generator) -> Array:
