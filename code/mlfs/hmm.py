@@ -367,9 +367,10 @@ def _sample_columns(log_weight: Array, rng: np.random.Generator) -> IntArray:
 
 
 # If every A[j, k] ≥ MIXES, a step puts at least MIXES of the mass behind every state.
-# Messages of mass LEAST or more then have products of mass LEAST² MIXES or more, and
-# what underflows to zero, less than 1e-68 of the total, is outweighed MIXES-fold at the
-# next step: no result changes.  EVERY steps shrink a message by no more than 1e-120.
+# Messages of mass LEAST or more then have products of mass LEAST² MIXES, 1e-150, or
+# more, and what underflows to zero, less than 1e-158 of that, cannot come back: the
+# next step favours no state more than 1 / MIXES.  EVERY steps can shrink a message to
+# 1e-120.
 MIXES = 1e-30
 EVERY = 4
 # Where A mixes less, `_smooth_in_one_sweep` raises its entries to FLOOR, which mixes,
@@ -976,7 +977,6 @@ def em_step(
     first = np.sum([post.gamma[0] for post in posts], axis=0)
     moves = np.sum([post.xi_sum for post in posts], axis=0)
     A = _ratio(moves, moves.sum(axis=1, keepdims=True), model.chain.A)  # eq hmm-m-A
-    A /= A.sum(axis=1, keepdims=True)
     chain = Chain(first / first.sum(), A)  # eq hmm-m-pi
     gamma = np.vstack([p.gamma[s] for p, s in zip(posts, observed, strict=True)])
     x = np.concatenate([x[s] for x, s in zip(sequences, observed, strict=True)])

@@ -30,7 +30,6 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, GRAY = (
 )
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GRAY)
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 COLUMN = (6.4, 3.2)  # inches: as wide as a page's column
 
 
