@@ -22,14 +22,18 @@ ROOTS = {
     "mlfs.core.numerics",
     "mlfs.core.tree",
 }  # of the package: they import none of it
+ENGINE = {"mlfs.core.tape", "mlfs.core.rules"}  # under mlfs.autodiff, which shows them
 CORE = {
     "mlfs.core": set(),
     "mlfs.core.numerics": set(),
     "mlfs.core.tree": set(),
+    "mlfs.core.tape": set(),
+    "mlfs.core.rules": {"mlfs.core.tape"},
+    "mlfs.core.kernels": {"mlfs.core.numerics"},
     "mlfs.core.gaussian": ROOTS,
     "mlfs.core.data": ROOTS,
     "mlfs.core.dist": ROOTS | {"mlfs.core.gaussian", "mlfs.autodiff"},
-    "mlfs.core.nn": ROOTS | {"mlfs.autodiff"},
+    "mlfs.core.nn": ROOTS | {"mlfs.autodiff", "mlfs.core.kernels"},
     "mlfs.core.optim": ROOTS | {"mlfs.autodiff"},
 }
 NUMERIC = {"numpy", "scipy"}
@@ -72,7 +76,7 @@ def allowed(me):
     if me == "mlfs":
         return set()
     if me == "mlfs.autodiff":
-        return ROOTS
+        return ROOTS | ENGINE
     chapter = CHAPTER_OF.get(me.removeprefix("mlfs."))
     if chapter is None:
         return set()
