@@ -12,7 +12,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -20,7 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NPROC": "1",  # the size of the pools of XLA, which JAX compiles with
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+}
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
@@ -29,6 +35,8 @@ class Workload:
     """Ours and a peer's way to one result, and what `check` holds the two results to.
 
     `target` is the largest ratio of times, ours to the peer's, that is good enough.
+    One round makes `repeat` calls, so that short ones fill the clock's resolution.
+    The first `compared` results must agree; they are not timed.
     """
 
     name: str
@@ -38,11 +46,13 @@ class Workload:
     check: Callable[[Any, Any], None]
     target: float | None
     rounds: int
+    repeat: int = 1
+    compared: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of each round: `cpu` and `wall` (rounds, 2), ours then the peer's."""
+    """Seconds of a call in each round: `cpu` and `wall` (rounds, 2), ours first."""
 
     cpu: NDArray[np.float64]
     wall: NDArray[np.float64]
@@ -63,13 +73,17 @@ class Timing:
 
 
 def one_thread() -> None:
-    """Start this script anew with one BLAS thread, unless it was started so.
+    """Start this script anew with one thread for every library, unless it was so.
 
     The libraries read these variables when they are loaded, so to set them now would
-    come too late.
+    come too late.  JAX computes on a thread of its own even so: on one core, where the
+    system lets us choose it, that thread and the caller cannot run at the same time,
+    and the CPU time is not more than the elapsed time.
     """
-    if any(os.environ.get(name) != "1" for name in THREADS):
-        alone = os.environ | dict.fromkeys(THREADS, "1")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    alone = os.environ | THREADS
+    if alone != os.environ:
         os.execve(sys.executable, [sys.executable, *sys.argv], alone)
 
 
@@ -81,16 +95,18 @@ def measure(work: Workload) -> Timing:
     Raises:
         AssertionError: the two results differ.
     """
-    work.check(work.ours(), work.theirs())
+    for _ in range(work.compared):
+        work.check(work.ours(), work.theirs())
     sides = work.ours, work.theirs
     cpu, wall = np.empty((2, work.rounds, 2))
     for i in range(work.rounds):
         for side in (0, 1) if i % 2 == 0 else (1, 0):
             before = process_time(), perf_counter()
-            sides[side]()
+            for _ in range(work.repeat):
+                sides[side]()
             cpu[i, side] = process_time() - before[0]
             wall[i, side] = perf_counter() - before[1]
-    return Timing(cpu, wall)
+    return Timing(cpu / work.repeat, wall / work.repeat)
 
 
 def met(work: Workload, timing: Timing) -> bool:
@@ -107,15 +123,20 @@ def row(work: Workload, timing: Timing) -> str:
         target, verdict = f"{work.target:.2f}", "yes" if met(work, timing) else "no"
     cells = [
         work.name,
-        f"{ours:.1f}",
+        digits(ours),
         work.peer,
-        f"{theirs:.1f}",
+        digits(theirs),
         f"{mid:.2f} ({low:.2f} to {high:.2f})",
         f"{timing.wall_ratio():.2f}",
         target,
         verdict,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def digits(milliseconds: float) -> str:
+    """A time with one decimal, or with two digits where it is below one."""
+    return f"{milliseconds:{'.1f' if milliseconds >= 1 else '#.2g'}}"
 
 
 def table(rows: Sequence[str], libraries: Sequence[str]) -> str:
@@ -129,13 +150,28 @@ def table(rows: Sequence[str], libraries: Sequence[str]) -> str:
 
 
 def machine(libraries: Sequence[str]) -> str:
-    """The processor, Python and these libraries, in one sentence."""
-    versions = ", ".join(f"{name} {version(name)}" for name in libraries)
+    """The processor, Python, these libraries, and which of them are missing."""
+    here = installed(libraries)
+    versions = ", ".join(f"{name} {version(name)}" for name in here)
+    gone = ", ".join(name for name in libraries if name not in here)
     return (
         f"One thread on {processor()} ({os.cpu_count()} cores), "
         f"Python {platform.python_version()}, {versions}; "
         "medians of paired runs, CPU time."
+        + (f" Not installed, so left out: {gone}." if gone else "")
     )
+
+
+def installed(libraries: Sequence[str]) -> list[str]:
+    """Those of these libraries that are installed."""
+    found = []
+    for name in libraries:
+        try:
+            version(name)
+        except PackageNotFoundError:
+            continue
+        found.append(name)
+    return found
 
 
 def processor() -> str:
@@ -154,11 +190,44 @@ def insert(text: str, body: str) -> str:
     Raises:
         ValueError: one mark without the other, or out of order.
     """
-    counts = text.count(BEGIN), text.count(END)
-    if counts == (0, 0):
+    parts = split(text, BEGIN, END)
+    if parts is None:
         return text
-    if counts != (1, 1) or text.index(END) < text.index(BEGIN):
-        raise ValueError(f"text holds {counts} of {BEGIN} and {END}, want one of each")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{body.strip()}\n{END}{after}"
+    return f"{parts[0]}{BEGIN}\n{body.strip()}\n{END}{parts[2]}"
+
+
+def section(name: str, body: str) -> str:
+    """`body` between two marks that bear this name, for `find` to find again."""
+    begin, end = marks(name)
+    return f"{begin}\n{body.strip()}\n{end}"
+
+
+def find(text: str, name: str) -> str | None:
+    """What stands in the section of this name; None where `text` has no such section.
+
+    Raises:
+        ValueError: one mark without the other, or out of order.
+    """
+    parts = split(text, *marks(name))
+    return None if parts is None else parts[1].strip()
+
+
+def marks(name: str) -> tuple[str, str]:
+    """The lines before and after the section of this name."""
+    return f"<!-- bench:{name}:begin -->", f"<!-- bench:{name}:end -->"
+
+
+def split(text: str, begin: str, end: str) -> tuple[str, str, str] | None:
+    """What stands before, between and after two marks; None where there are none.
+
+    Raises:
+        ValueError: one mark without the other, or out of order.
+    """
+    counts = text.count(begin), text.count(end)
+    if counts == (0, 0):
+        return None
+    if counts != (1, 1) or text.index(end) < text.index(begin):
+        raise ValueError(f"text holds {counts} of {begin} and {end}, want one of each")
+    before, _, rest = text.partition(begin)
+    between, _, after = rest.partition(end)
+    return before, between, after

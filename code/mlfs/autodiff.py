@@ -24,13 +24,22 @@ functions in `mlfs.core.rules`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import update_wrapper, wraps
 from typing import Any
 
 import numpy as np
 
 from mlfs.core.rules import log_softmax, logsumexp, softmax
-from mlfs.core.tape import RULES, Forward, Primitive, Pullback, Tape, Traced, unbox
+from mlfs.core.tape import (
+    RULES,
+    Forward,
+    Primitive,
+    Pullback,
+    Step,
+    Tape,
+    Traced,
+    unbox,
+)
 from mlfs.core.tree import (
     Structure,
     flatten,
@@ -311,7 +320,7 @@ def checkpoint(f: Function) -> Function:
         if not isinstance(level, Tape):
             return f(*args)
         again = _Again(f, structure)
-        values, places, parents = level.open_up(leaves)
+        values, places, parents, _ = level.open_up(leaves)
         out = f(*unflatten(structure, values))
         results, again.results = flatten(out)
         if any(type(y) is Traced and y.level is level for y in results):
@@ -334,14 +343,14 @@ class _Packed(list[Any]):
 
     dtype = np.dtype(object)
 
-    def __add__(self, other: list[Any]) -> _Packed:  # type: ignore[override]
+    def __add__(self, other: list[Any]) -> _Packed:
         pairs = zip(self, other, strict=True)
         return _Packed(
             [b if a is None else a if b is None else a + b for a, b in pairs]
         )
 
 
-class _Pick:
+class _Pick(Step):
     """The step from several results to the i-th of them."""
 
     name = "checkpoint"
@@ -349,13 +358,14 @@ class _Pick:
     def __init__(self, i: int) -> None:
         self.i = i
 
-    def pull(self, g: Any, out: Any, saved: Any, args: Any, *_: Any) -> list[Any]:
+    def pull_all(self, g: Any, out: Any, saved: Any, args: Any, *_: Any) -> list[Any]:
+        """A list with a hole for each of the other results."""
         given = _Packed([None] * len(args[0]))
         given[self.i] = g
         return [given]
 
 
-class _Again:
+class _Again(Step):
     """The step that computes f anew, on a tape of its own, when it is pulled back."""
 
     name = "checkpoint"
@@ -364,9 +374,11 @@ class _Again:
     def __init__(self, f: Function, structure: Structure) -> None:
         self.f, self.structure = f, structure
 
-    def pull(
+    def pull_all(
         self, g: Any, out: Any, saved: Any, args: Any, options: Any, places: Any
     ) -> list[Any]:
+        """The cotangents of the arguments at `places`."""
+
         def of_places(*chosen: Any) -> Any:
             leaves = list(args)
             for i, x in zip(places, chosen, strict=True):
@@ -421,7 +433,7 @@ def define(
     RULES[function] = primitive(*pullbacks, elementwise=elementwise)(function)
 
 
-class Fused(Primitive):
+class Fused(Step):
     """One step in place of many, with a pullback made by hand.
 
     `forward(*args, **options)` gives the result and what the pullback wants to have
@@ -434,7 +446,8 @@ class Fused(Primitive):
     def __init__(
         self, composed: Function, forward: Function, backward: Function
     ) -> None:
-        super().__init__(composed)
+        update_wrapper(self, composed, updated=())
+        self.name = composed.__name__
         self.composed, self.forward, self.backward = composed, forward, backward
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -442,21 +455,18 @@ class Fused(Primitive):
         tape = None
         for a in args:
             if type(a) is Traced:
-                level = a.level
-                if (
-                    type(level) is not Tape
-                    or type(a.value) is Traced
-                    or (tape is not None and level is not tape)
-                ):
-                    return self.composed(*args, **options)
-                tape = level
+                tape = a.level
+                break
         if tape is None:
             return self.forward(*args, **options)[0]
-        values, places, parents = tape.open_up(args)
-        out, saved = self.forward(*values, **options)
-        return tape.write(self, values, options, out, places, parents, saved)
+        if type(tape) is Tape:
+            values, places, parents, plain = tape.open_up(args)
+            if plain:
+                out, saved = self.forward(*values, **options)
+                return tape.write(self, values, options, out, places, parents, saved)
+        return self.composed(*args, **options)
 
-    def pull(
+    def pull_all(
         self,
         g: Any,
         out: Any,
@@ -469,7 +479,7 @@ class Fused(Primitive):
         if type(g) is Traced:
             again = _Again(lambda *xs: self.composed(*xs, **options), flatten(args)[1])
             again.results = flatten(out)[1]
-            return again.pull([g], out, None, args, options, places)
+            return again.pull_all([g], out, None, args, options, places)
         needs = [False] * len(args)
         for i in places:
             needs[i] = True

@@ -45,6 +45,27 @@ def test_folder_stays_small():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 3_000_000
 
 
+def test_digits():
+    digits = data.load("digits")
+    assert list(digits) == ["pixels", "label"]
+    assert digits["pixels"].shape == (1797, 64)
+    assert (digits["pixels"].min(), digits["pixels"].max()) == (0, 16)
+    counts = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert np.bincount(digits["label"]).tolist() == counts
+    # an image lies as it was written: a zero is round and empty in the middle
+    zero = digits["pixels"][0].reshape(8, 8)
+    assert digits["label"][0] == 0
+    assert zero[:, 0].sum() == zero[:, 7].sum() == 0
+    assert (zero[2:6, 3:5] <= 3).all() and (zero[2:6, 2] >= 8).sum() >= 2
+
+
+def test_digits_are_those_of_scikit_learn():
+    theirs = pytest.importorskip("sklearn.datasets").load_digits()
+    digits = data.load("digits")
+    np.testing.assert_array_equal(digits["pixels"], theirs.data)
+    np.testing.assert_array_equal(digits["label"], theirs.target)
+
+
 def test_earthquakes():
     quakes = data.load("earthquakes")
     assert list(quakes) == ["year", "count"]
@@ -79,7 +100,7 @@ def test_arrays_are_integers_and_the_callers_own(name):
 
 @pytest.mark.parametrize("name", ["quakes", "earthquakes.csv", "../DATA.md", ""])
 def test_unknown_set_is_refused(name):
-    message = r"wants one of \['earthquakes', 'rat_choices'\]"
+    message = r"wants one of \['digits', 'earthquakes', 'rat_choices'\]"
     with pytest.raises(ValueError, match=message):
         data.load(name)
 

@@ -12,12 +12,18 @@ import numpy as np
 
 from mlfs.core.numerics import IntArray
 
-SETS = {"earthquakes": "earthquakes.csv", "rat_choices": "rat_choices.npz"}
+SETS = {
+    "digits": "digits.npz",
+    "earthquakes": "earthquakes.csv",
+    "rat_choices": "rat_choices.npz",
+}
 
 
 def load(name: str) -> dict[str, IntArray]:
     """The columns of one data set by name, as new integer arrays of one length.
 
+    - digits: `pixels` (1797, 64), 8 x 8 images row by row with ink from 0 to 16, and
+      `label`, the digit that was written.
     - earthquakes: `year`, `count`; 107 years of major earthquakes in the world.
     - rat_choices: `answer`, `choice` (0 left, 1 right), `session`; 20 000 trials of one
       rat in 80 sessions.

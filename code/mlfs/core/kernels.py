@@ -13,13 +13,14 @@ Three habits recur, each measured with one BLAS thread on a CPU without AVX-512:
   memory speed (2048×256: 45 µs, where `.sum(0)` takes 97 µs and `.sum(1)` 170 µs);
 * results of large operations are written into buffers that are already there, because
   touching new memory costs more than the arithmetic;
-* `maximum(x, zeros)` rather than `maximum(x, 0)`: the loop for a scalar takes 3 times
+* `maximum(x, zeros)` rather than `maximum(x, 0)`: the loop for a scalar takes twice
   as long.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -113,11 +114,16 @@ def relu_backward(
 
 
 def sigmoid(x: Floats) -> tuple[Floats, Saved]:
-    """1 / (1 + e⁻ˣ) = ½ + ½ tanh(x/2), which cannot overflow; any shape."""
-    out = np.asarray(x * 0.5)
-    np.tanh(out, out=out)
-    out *= 0.5
-    out += 0.5
+    """1 / (1 + e⁻ˣ), any shape.  Cost O(size).
+
+    e⁻ˣ may overflow to inf, which is right: 1 / inf = 0.  The form ½ + ½ tanh(x/2)
+    would round all small values to 0, and their logarithm to −inf.
+    """
+    out = np.asarray(-x)
+    with np.errstate(over="ignore"):
+        np.exp(out, out=out)
+    out += 1
+    np.reciprocal(out, out=out)
     return out, ()
 
 
@@ -211,7 +217,7 @@ _SIGN = np.int32(-(2**31))
 def _normal_cdf(x: Floats) -> tuple[Floats, Floats]:
     """Φ(x) and e^(−x²/2).
 
-    In float32 one exp serves both, 5 times as fast as `erf`, which computes in double.
+    In float32 one exp serves both: a third of the time of `erf` and exp.
     """
     density = np.asarray(x * x)
     density *= -0.5
@@ -343,7 +349,7 @@ def layer_norm(
     _expect("shift", shift, (d,))
     rows = _rows(x)
     mean = _constant(1 / d, d, x.dtype)
-    normal = rows - (rows @ mean)[:, None]
+    normal = np.subtract(rows, (rows @ mean)[:, None], order="C")
     out = normal * normal
     rate = out @ mean
     rate += epsilon
@@ -416,6 +422,8 @@ def softmax_cross_entropy(logits: Floats, labels: Ints) -> tuple[Floats, Saved]:
     Raises:
         ValueError: shapes that do not fit, or a label outside 0..K-1.
     """
+    if logits.ndim == 0:
+        _refuse("logits", logits.shape, "(..., K)")
     _expect("labels", labels, logits.shape[:-1])
     K = logits.shape[-1]
     _check_labels("labels", labels, K)
@@ -526,8 +534,11 @@ def multihead(qkv: Floats, *, heads: int, causal: bool = False) -> tuple[Floats,
         _refuse("qkv", qkv.shape, f"(B, T, 3 · {heads} · d)")
     B, T, width = qkv.shape
     out = np.empty((B, T, width // 3), qkv.dtype)
-    q, k, v = _heads(qkv, 3, heads)
-    return out, _attend(q, k, v, _heads(out, 1, heads)[0], causal)
+    saved = []
+    for part in _batches(B, heads * T * T):
+        (q, k, v), (place,) = _heads(qkv[part], 3, heads), _heads(out[part], 1, heads)
+        saved.append(_attend(q, k, v, place, causal))
+    return out, tuple(saved)
 
 
 def multihead_backward(
@@ -544,10 +555,21 @@ def multihead_backward(
     if not needs[0]:
         return (None,)
     dqkv = np.empty(qkv.shape, qkv.dtype)
-    (g,), (out,) = _heads(g, 1, heads), _heads(out, 1, heads)
-    parts, gradients = _heads(qkv, 3, heads), _heads(dqkv, 3, heads)
-    _attend_backward(g, out, saved, parts, gradients, causal)
+    B, T, _ = qkv.shape
+    for part, weights in zip(_batches(B, heads * T * T), saved, strict=True):
+        (slope,), (value,) = _heads(g[part], 1, heads), _heads(out[part], 1, heads)
+        inputs, gradients = _heads(qkv[part], 3, heads), _heads(dqkv[part], 3, heads)
+        _attend_backward(slope, value, weights, inputs, gradients, causal)
     return (dqkv,)
+
+
+def _batches(B: int, size: int) -> list[slice]:
+    """Parts of a batch whose weights, `size` for each member, stay in cache.
+
+    The backward pass is faster by a sixth than with all of the batch at once.
+    """
+    step = max(1, 2**17 // max(size, 1))
+    return [slice(i, i + step) for i in range(0, B, step)]
 
 
 def _heads(a: Floats, parts: int, heads: int) -> tuple[Floats, ...]:
@@ -558,23 +580,21 @@ def _heads(a: Floats, parts: int, heads: int) -> tuple[Floats, ...]:
 
 
 def _attend(q: Floats, k: Floats, v: Floats, out: Floats, causal: bool) -> Saved:
-    """Write softmax(q kᵀ / √d) v into `out`; gives the blocks of weights and 1 / sums.
+    """Write softmax(q kᵀ / √d) v into `out`; gives the weights, block by block.
 
-    The scores are held transposed, (..., S, T), so that a sum over keys adds whole
-    rows.  The weights stay unnormalised: the division is done on the smaller `out`.
+    They are held transposed, (..., S, T): a sum over keys then adds whole rows.
     """
     q = q * (1 / math.sqrt(q.shape[-1]))
     saved = []
     for queries, keys in _blocks(q.shape[-2], k.shape[-2], causal):
         weights = k[..., keys, :] @ q[..., queries, :].swapaxes(-1, -2)
         _exponentiate(weights, causal)
-        total = _constant(1.0, weights.shape[-2], weights.dtype) @ weights
-        np.reciprocal(total, out=total)
-        rate = total[..., None]
-        part = out[..., queries, :]
-        np.matmul(weights.swapaxes(-1, -2), v[..., keys, :], out=part)
-        part *= rate
-        saved.append((weights, rate))
+        rate = _constant(1.0, weights.shape[-2], weights.dtype) @ weights
+        np.reciprocal(rate, out=rate)
+        # Dividing the smaller `out` instead is no faster: its rows are short.
+        weights *= rate[..., None, :]
+        np.matmul(weights.swapaxes(-1, -2), v[..., keys, :], out=out[..., queries, :])
+        saved.append(weights)
     return tuple(saved)
 
 
@@ -589,25 +609,22 @@ def _attend_backward(
     """Write the gradients of q, k and v into the arrays given for them."""
     (q, k, v), (dq, dk, dv) = inputs, gradients
     blocks = _blocks(q.shape[-2], k.shape[-2], causal)
+    scaled = g * (1 / math.sqrt(q.shape[-1]))
+    level = _sum_last(scaled * out)[..., None, :]  # Σ over keys of weight · slope
     # The last block goes first: it has all the keys, and the others add to its results.
     for at in range(len(blocks) - 1, -1, -1):
         queries, keys = blocks[at]
-        weights, rate = saved[at]
+        weights = saved[at]
         add = at < len(blocks) - 1
-        part = g[..., queries, :] * rate
         if dv is not None:
-            _product(weights, part, dv[..., keys, :], add)
+            _product(weights, g[..., queries, :], dv[..., keys, :], add)
         if dq is None and dk is None:
             continue
-        part *= 1 / math.sqrt(q.shape[-1])
-        delta = v[..., keys, :] @ part.swapaxes(-1, -2)
-        part *= out[..., queries, :]
-        delta -= _sum_last(part)[..., None, :]
+        delta = v[..., keys, :] @ scaled[..., queries, :].swapaxes(-1, -2)
+        delta -= level[..., queries]
         delta *= weights
         if dq is not None:
-            _product(
-                delta.swapaxes(-1, -2), k[..., keys, :], dq[..., queries, :], False
-            )
+            np.matmul(delta.swapaxes(-1, -2), k[..., keys, :], out=dq[..., queries, :])
         if dk is not None:
             _product(delta, q[..., queries, :], dk[..., keys, :], add)
 
@@ -636,7 +653,7 @@ def _blocks(T: int, S: int, causal: bool) -> list[tuple[slice, slice]]:
     ]
 
 
-_BLOCK = 32  # smaller products are all call overhead
+_BLOCK = 64  # smaller products are all call overhead
 # e³⁰ is far from the largest float32, and its inverse from the smallest.
 _SAFE = 30.0
 
@@ -645,7 +662,7 @@ def _exponentiate(scores: Floats, causal: bool) -> None:
     """exp of the scores up to a factor for each query, in place; 0 for future keys."""
     T = scores.shape[-1]
     last = scores[..., -T:, :]  # only the keys of the block itself can lie ahead
-    # Small scores need no shift by their maximum: to look takes a fifth of the time
+    # Small scores need no shift by their maximum: to look takes a sixth of the time
     # that finding and subtracting the maximum of each column takes.
     if scores.size and -_SAFE < scores.min() and scores.max() < _SAFE:
         np.exp(scores, out=scores)
@@ -691,8 +708,10 @@ def conv2d(
     _expect("b", b, w.shape[3:])
     _check_window(x.shape, w.shape, stride, padding)
     out = _correlate(x, w, stride, padding)
-    out += b
-    _activate(out, activation)
+    # Whole rows of pixels at a time: inner loops of W'·F numbers instead of F.
+    lines = out.reshape(-1, out.shape[2] * out.shape[3])
+    lines += np.tile(b, out.shape[2])
+    _activate(lines, activation)
     return out, ()
 
 
@@ -752,7 +771,7 @@ def conv2d_transpose_backward(
     stride: int = 1,
     padding: int = 0,
 ) -> Gradients:
-    """dx = conv2d of g without bias; dw as for `conv2d` with x and g in swapped roles."""
+    """dx = conv2d of g without bias; dw as in `conv2d`, x and g in swapped roles."""
     dx = _correlate(g, w, stride, padding) if needs[0] else None
     dw = _kernel_gradient(g, x, w.shape, stride, padding) if needs[1] else None
     return dx, dw, _sum_rows(_rows(g)) if needs[2] else None
@@ -781,11 +800,20 @@ def _pad(x: Floats, top: int, left: int) -> Floats:
     return out
 
 
-def _columns(x: Floats, kh: int, kw: int, stride: int) -> Floats:
-    """Every window of a padded, contiguous image as a row, (N H' W', kh kw C).
+# Numbers in one block of columns: 1 MB in float32.  From blocks that stay in cache a
+# product takes 0.9 of the time that it takes from all columns at once.
+_BLOCK_SIZE = 2**18
 
-    With channels last a row of a window is one run of kw·C numbers, so the copy moves
-    long runs: 3 times as fast as gathering the kh·kw shifted images.
+
+def _column_blocks(
+    x: Floats, kh: int, kw: int, stride: int
+) -> Iterator[tuple[slice, Floats]]:
+    """Every window of a padded, contiguous image as a row of kh kw C numbers.
+
+    Given block by block, each with the rows' place among all N H' W'; the memory of a
+    block is used again for the next.  With channels last a row of a window is one run
+    of kw·C numbers, so the copy moves long runs: 3 times as fast as gathering the
+    kh·kw shifted images.
     """
     N, H, W, C = x.shape
     sn, sh, sw, _ = x.strides
@@ -793,17 +821,27 @@ def _columns(x: Floats, kh: int, kw: int, stride: int) -> Floats:
     strides = (sn, stride * sh, stride * sw, sh, x.itemsize)
     # The constructor makes the same view as `as_strided` in a fifth of the time.
     view: Floats = np.ndarray(shape, x.dtype, x, 0, strides)
-    return view.reshape(-1, kh * kw * C)
+    pixels, width = shape[1] * shape[2], kh * kw * C
+    images = min(N, max(1, _BLOCK_SIZE // (pixels * width)))
+    block = np.empty((images * pixels, width), x.dtype)
+    for i in range(0, N, max(images, 1)):
+        part = view[i : i + images]
+        rows = block[: len(part) * pixels]
+        rows.reshape(part.shape)[...] = part
+        yield slice(i * pixels, (i + len(part)) * pixels), rows
 
 
 def _correlate(x: Floats, w: Floats, stride: int, padding: int) -> Floats:
     """`conv2d` without bias and activation."""
-    kh, kw, C, F = w.shape
+    kh, kw, _, F = w.shape
     N, H, W, _ = x.shape
     height = (H + 2 * padding - kh) // stride + 1
     width = (W + 2 * padding - kw) // stride + 1
-    columns = _columns(_pad(x, padding, padding), kh, kw, stride)
-    out: Floats = columns @ w.reshape(-1, F)
+    out = np.empty((N * height * width, F), x.dtype)
+    matrix = w.reshape(-1, F)
+    padded = _pad(x, padding, padding)
+    for place, columns in _column_blocks(padded, kh, kw, stride):
+        np.dot(columns, matrix, out=out[place])
     return out.reshape(N, height, width, F)
 
 
@@ -811,9 +849,14 @@ def _kernel_gradient(
     x: Floats, g: Floats, shape: tuple[int, ...], stride: int, padding: int
 ) -> Floats:
     """Σ over windows of (window of x) ⊗ g, (kh, kw, C, F)."""
-    columns = _columns(_pad(x, padding, padding), shape[0], shape[1], stride)
-    out: Floats = columns.T @ _rows(g)
-    return out.reshape(shape)
+    kh, kw, C, F = shape
+    rows = _rows(g)
+    # gᵀ columns is faster by a tenth than columnsᵀ g.
+    total = np.zeros((F, kh * kw * C), g.dtype)
+    padded = _pad(x, padding, padding)
+    for place, columns in _column_blocks(padded, kh, kw, stride):
+        total += np.dot(rows[place].T, columns)
+    return np.ascontiguousarray(total.T).reshape(shape)
 
 
 def _spread(
@@ -823,11 +866,11 @@ def _spread(
     kh, kw, C, F = w.shape
     if stride == 1 and padding < min(kh, kw):
         # A gather: correlate the padded g with the flipped kernel.  Adding up shifted
-        # images instead, as below, takes 1.5 times as long.
-        flipped = w[::-1, ::-1].swapaxes(2, 3)
-        columns = _columns(_pad(g, kh - 1 - padding, kw - 1 - padding), kh, kw, 1)
-        image: Floats = columns @ flipped.reshape(-1, C)
-        return image.reshape(shape)
+        # images instead, as below, takes twice as long.
+        # The crop of the full correlation is the padding left out beforehand.
+        flipped = np.ascontiguousarray(w[::-1, ::-1].swapaxes(2, 3))
+        padded = _pad(g, kh - 1 - padding, kw - 1 - padding)
+        return _correlate(padded, flipped, 1, 0)
     N, H, W, _ = shape
     _, height, width, _ = g.shape
     parts = (_rows(g) @ w.reshape(-1, F).T).reshape(N, height, width, kh, kw, C)
@@ -869,7 +912,7 @@ def lstm(
         for a, v, c, c1, d, h in zip(G, u, cs, cs[1:], us, u[1:, :, :H], strict=False):
             np.matmul(v, W, out=a)
             s = a[:3]
-            np.exp(s, out=s)  # takes half the time of a tanh
+            np.exp(s, out=s)  # with the two below, 2/3 of the time of a tanh
             s += 1
             np.reciprocal(s, out=s)
             g = a[3]
@@ -917,18 +960,12 @@ def lstm_backward(
         dc *= G[t, 2]
         np.dot(d.reshape(B, -1), Wh_back, out=dh)
     D = D.reshape(T * B, -1)
-    dx = dWx = dWh = db = None
+    dx = None
     if needs[0]:
         Wx_back = Wx.reshape(-1, 4, H)[:, _LSTM_ORDER].reshape(-1, 4 * H).T
         dx = np.dot(D, Wx_back).reshape(x.shape)
-    if needs[3] or needs[4] or needs[5]:
-        dW = np.dot(u[:T].reshape(T * B, -1).T, D).reshape(-1, 4, H)
-        dW = dW[:, _LSTM_BACK].reshape(-1, 4 * H)
-        # Copies, so that no gradient shares memory with another one.
-        dWh = dW[:H].copy() if needs[4] else None
-        dWx = dW[H:-1].copy() if needs[3] else None
-        db = dW[-1].copy() if needs[5] else None
-    return dx, dh if needs[1] else None, dc if needs[2] else None, dWx, dWh, db
+    weights = _lstm_weight_gradients(u[:T].reshape(T * B, -1), D, needs[3:])
+    return dx, dh if needs[1] else None, dc if needs[2] else None, *weights
 
 
 def _check_recurrent(
@@ -937,13 +974,12 @@ def _check_recurrent(
     """T, B, H of a recurrent layer whose shapes fit."""
     if x.ndim != 3:
         _refuse("x", x.shape, "(T, B, n)")
-    if h0.ndim != 2:
-        _refuse("h0", h0.shape, "(B, H)")
+    if Wh.ndim != 2 or Wh.shape[1] != gates * Wh.shape[0]:
+        _refuse("Wh", Wh.shape, f"(H, {gates} H)")
     T, B, n = x.shape
-    H = h0.shape[1]
+    H = Wh.shape[0]
     _expect("h0", h0, (B, H))
     _expect("Wx", Wx, (n, gates * H))
-    _expect("Wh", Wh, (H, gates * H))
     return T, B, H
 
 
@@ -959,6 +995,18 @@ def _lstm_weights(Wx: Floats, Wh: Floats, b: Floats) -> Floats:
     W = np.ascontiguousarray(W.swapaxes(0, 1)[_LSTM_ORDER])
     np.negative(W[:3], out=W[:3])
     return W
+
+
+def _lstm_weight_gradients(u: Floats, D: Floats, needs: Needs) -> Gradients:
+    """Gradients of Wx, Wh and b: one product for all three."""
+    if not any(needs):
+        return None, None, None
+    H = D.shape[1] // 4
+    dW = np.dot(u.T, D).reshape(-1, 4, H)[:, _LSTM_BACK].reshape(-1, 4 * H)
+    # Copies, so that no gradient shares memory with another one.
+    dWx = dW[H:-1].copy() if needs[0] else None
+    dWh = dW[:H].copy() if needs[1] else None
+    return dWx, dWh, dW[-1].copy() if needs[2] else None
 
 
 def _lstm_slopes(G: Floats, cs: Floats, us: Floats) -> tuple[Floats, Floats]:
@@ -995,8 +1043,7 @@ def gru(
     T, B, H = _check_recurrent(x, h0, Wx, Wh, 3)
     _expect("bx", bx, (3 * H,))
     _expect("bh", bh, (3 * H,))
-    Wh3 = np.ascontiguousarray(Wh.reshape(H, 3, H).swapaxes(0, 1))
-    bh3 = bh.reshape(3, 1, H)
+    Wh3, bh3 = Wh.reshape(H, 3, H).swapaxes(0, 1).copy(), bh.reshape(3, 1, H)
     G = x.reshape(T * B, -1) @ Wx.reshape(-1, 3, H).swapaxes(0, 1)
     G += bx.reshape(3, 1, H)
     G = G.reshape(3, T, B, H)
@@ -1038,38 +1085,46 @@ def gru_backward(
     """Backpropagation through time: one pass over t from T down to 1."""
     G, hs, us = saved
     _, T, B, H = G.shape
-    r, z, n = G
-    S = np.empty(G.shape, G.dtype)  # what dh is multiplied with, for r, z and n
-    np.multiply(1 - z, 1 - n * n, out=S[2])
-    np.multiply((1 - z) * z, hs[:-1] - n, out=S[1])
-    np.multiply(S[2], (1 - r) * r * us, out=S[0])
-    D = np.empty((4, T, B, H), g.dtype)  # r, z, hidden n, input n
-    Wh3T = np.ascontiguousarray(Wh.reshape(H, 3, H).transpose(1, 2, 0))
-    dh = np.zeros((B, H), g.dtype)
-    back = np.empty((3, B, H), g.dtype)
+    S = _gru_slopes(G, hs, us)
+    D = np.empty((4, T, B, H), g.dtype)  # r, z, n as seen by h, n as seen by x
+    Wh_back = np.ascontiguousarray(Wh.reshape(H, 3, H).transpose(1, 2, 0))
+    dh, back = np.zeros((B, H), g.dtype), np.empty((3, B, H), g.dtype)
     for t in range(T - 1, -1, -1):
         d = D[:, t]
         dh += g[t]
         np.multiply(S[:2, t], dh, out=d[:2])
         np.multiply(S[2, t], dh, out=d[3])
-        np.multiply(d[3], r[t], out=d[2])
-        dh *= z[t]
-        np.matmul(d[:3], Wh3T, out=back)
+        np.multiply(d[3], G[0, t], out=d[2])
+        dh *= G[1, t]
+        np.matmul(d[:3], Wh_back, out=back)
         dh += np.add.reduce(back, axis=0)
     D = D.reshape(4, T * B, H)
-    ones = _constant(1.0, T * B, g.dtype)[None]
-    flat = lambda a: a.swapaxes(0, 1).reshape(a.shape[1], -1)
-    dx = dWx = dWh = dbx = dbh = None
-    Dx = D[[0, 1, 3]]
-    if needs[0]:
-        WxT = Wx.reshape(-1, 3, H).transpose(1, 2, 0)
-        dx = (Dx @ WxT).sum(axis=0).reshape(x.shape)
-    if needs[2]:
-        dWx = flat(x.reshape(T * B, -1).T @ Dx)
-    if needs[3]:
-        dWh = flat(hs[:T].reshape(T * B, H).T @ D[:3])
-    if needs[4]:
-        dbx = flat(ones @ Dx).reshape(-1)
-    if needs[5]:
-        dbh = flat(ones @ D[:3]).reshape(-1)
+    dx, dWx, dbx = _gru_affine(x, Wx, D[[0, 1, 3]], (needs[0], needs[2], needs[4]))
+    _, dWh, dbh = _gru_affine(hs[:T], Wh, D[:3], (False, needs[3], needs[5]))
     return dx, dh if needs[1] else None, dWx, dWh, dbx, dbh
+
+
+def _gru_slopes(G: Floats, hs: Floats, us: Floats) -> Floats:
+    """∂h/∂(r, z, n) before their σ or tanh, for all steps at once."""
+    z, n = G[1:]
+    S = G * G
+    np.subtract(G[:2], S[:2], out=S[:2])
+    np.subtract(1, S[2], out=S[2])
+    S[2] *= 1 - z
+    S[1] *= hs[:-1] - n
+    S[0] *= S[2]
+    S[0] *= us
+    return S
+
+
+def _gru_affine(x: Floats, W: Floats, D: Floats, needs: Needs) -> Gradients:
+    """Gradients of x, W and b of the affine map x W + b from D, (3, T B, H)."""
+    n = x.shape[-1]
+    dx = dW = db = None
+    if needs[0]:
+        dx = (D @ W.reshape(n, 3, -1).transpose(1, 2, 0)).sum(axis=0).reshape(x.shape)
+    if needs[1]:
+        dW = (x.reshape(-1, n).T @ D).swapaxes(0, 1).reshape(W.shape)
+    if needs[2]:
+        db = (_constant(1.0, D.shape[1], D.dtype) @ D).reshape(-1)
+    return dx, dW, db

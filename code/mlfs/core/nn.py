@@ -12,6 +12,10 @@ composed form that it is equal to, which also gives its higher derivatives.
 
 Weights start as float32, Gaussian with variance 2/n before relu (He, Zhang, Ren and Sun
 2015, "Delving deep into rectifiers", ICCV, eq. 10) or 1/n otherwise; biases at zero.
+
+Types, shapes and labels are checked at every call.  The numbers within an array are not
+looked at, which would cost as much as a layer: NaN goes in and comes out, and
+`mlfs.core.optim` refuses the loss or the gradient that it leads to.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import special
 
-from mlfs.autodiff import fused, log_softmax, logsumexp, softmax
+from mlfs.autodiff import Traced, fused, log_softmax, logsumexp, softmax
 from mlfs.core import kernels
 from mlfs.core.numerics import check_rng, check_scalar, check_whole
 
@@ -96,6 +100,7 @@ def _dense(x: Any, W: Any, b: Any, *, activation: Activation = None) -> Any:
 
 @fused(kernels.softmax_cross_entropy, kernels.softmax_cross_entropy_backward)
 def _cross_entropy(logits: Any, labels: Any) -> Any:
+    _check_range("labels", labels, logits.shape[-1])
     chosen = np.take_along_axis(logits, labels[..., None], -1)[..., 0]
     return logsumexp(logits, -1) - chosen
 
@@ -114,6 +119,7 @@ def _layer_norm(x: Any, scale: Any, shift: Any, *, epsilon: float = 1e-5) -> Any
 
 @fused(kernels.embedding, kernels.embedding_backward)
 def _embedding(table: Any, ids: Any) -> Any:
+    _check_range("ids", ids, table.shape[0])
     return table[ids]
 
 
@@ -204,12 +210,20 @@ def _gru(x: Any, h0: Any, Wx: Any, Wh: Any, bx: Any, bh: Any) -> Any:
 
 
 def relu(x: Any) -> Any:
-    """max(x, 0), entry by entry; its slope at 0 is taken to be 0."""
+    """max(x, 0), entry by entry; its slope at 0 is taken to be 0.
+
+    Raises:
+        ValueError: x is no array of floats.
+    """
     return _relu(_floats("x", x))
 
 
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + e⁻ˣ), entry by entry."""
+    """1 / (1 + e⁻ˣ), entry by entry.
+
+    Raises:
+        ValueError: x is no array of floats.
+    """
     return _sigmoid(_floats("x", x))
 
 
@@ -217,7 +231,11 @@ def gelu(x: Any, *, approximate: bool = False) -> Any:
     """x Φ(x) with the normal distribution function Φ, or with its tanh form.
 
     Hendrycks and Gimpel 2016, "Gaussian error linear units", arXiv:1606.08415, sec. 2.
+
+    Raises:
+        ValueError: x is no array of floats.
     """
+    _check_flag("approximate", approximate)
     return _gelu(_floats("x", x), approximate=approximate)
 
 
@@ -227,29 +245,40 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
     Raises:
         ValueError: labels that are not whole numbers in 0..K-1, one for each row.
     """
-    return _cross_entropy(_floats("logits", logits), np.asarray(labels))
+    return _cross_entropy(*_labelled(logits, labels))
 
 
 def mean_cross_entropy(logits: Any, labels: Any) -> Any:
     """The mean of `cross_entropy` over all rows.
 
     Raises:
-        ValueError: as `cross_entropy`.
+        ValueError: as `cross_entropy`, or there is no row.
     """
-    return _mean_cross_entropy(_floats("logits", logits), np.asarray(labels))
+    logits, labels = _labelled(logits, labels)
+    if not labels.size:
+        raise ValueError(f"logits has shape {logits.shape}, wants at least one row")
+    return _mean_cross_entropy(logits, labels)
 
 
 def attention(q: Any, k: Any, v: Any, *, causal: bool = False) -> Any:
     """softmax(q kᵀ / √d) v, (..., T, e).
 
     q (..., T, d), k (..., S, d), v (..., S, e).  With `causal`, position t sees
-    positions up to t only.  Vaswani et al. 2017, "Attention is all you need", NeurIPS
-    30, eq. 1.
+    positions up to t only, and S is T.  Vaswani et al. 2017, "Attention is all you
+    need", NeurIPS 30, eq. 1.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or there is no key.
     """
-    q, k, v = (_floats(n, a) for n, a in zip("qkv", (q, k, v), strict=True))
+    q = _floats("q", q)
+    if q.ndim < 2 or q.shape[-1] == 0:
+        raise ValueError(f"q has shape {q.shape}, wants (..., T, d)")
+    _check_flag("causal", causal)
+    *lead, T, d = q.shape
+    k = _part("k", k, q, (*lead, T if causal else "S", d))
+    if k.shape[-2] == 0:
+        raise ValueError(f"k has shape {k.shape}, wants (..., S, d), at least one key")
+    v = _part("v", v, q, (*k.shape[:-1], "e"))
     return _attention(q, k, v, causal=causal)
 
 
@@ -259,10 +288,17 @@ def multihead(qkv: Any, *, heads: int, causal: bool = False) -> Any:
     qkv (B, T, 3d) holds queries, keys and values, each with its heads side by side.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or heads that do not divide d.
     """
-    check_whole("heads", heads, 1)
-    return _multihead(_floats("qkv", qkv), heads=heads, causal=causal)
+    heads = check_whole("heads", heads, 1)
+    _check_flag("causal", causal)
+    qkv = _part("qkv", qkv, qkv, ("B", "T", "3d"))
+    if 0 in qkv.shape[1:] or qkv.shape[2] % (3 * heads):
+        raise ValueError(
+            f"qkv has shape {qkv.shape}, wants (B, T, 3d), with d a multiple of heads, "
+            f"{heads}"
+        )
+    return _multihead(qkv, heads=heads, causal=causal)
 
 
 # ------------------------------------------------------------ layers
@@ -277,7 +313,7 @@ def dense_init(
         ValueError: sizes below one, or a negative gain.
     """
     n, m = check_whole("n", n, 1), check_whole("m", m, 1)
-    W = _normal(rng, (n, m), check_scalar("gain", gain, 0.0) / n)
+    W = _normal(rng, (n, m), check_scalar("gain", gain, 0.0, LARGEST_GAIN) / n)
     return {"W": W, "b": np.zeros(m, np.float32)}
 
 
@@ -287,7 +323,14 @@ def dense(params: Params, x: Any, *, activation: Activation = None) -> Any:
     Raises:
         ValueError: shapes that do not fit.
     """
-    return _dense(_floats("x", x), params["W"], params["b"], activation=activation)
+    x = _floats("x", x)
+    if x.ndim == 0:
+        raise ValueError("x has shape (), wants (..., n)")
+    _check_activation(activation)
+    W, b = _parts(params, "W", "b")
+    W = _part("params['W']", W, x, (x.shape[-1], "m"))
+    b = _part("params['b']", b, x, W.shape[1:])
+    return _dense(x, W, b, activation=activation)
 
 
 def mlp_init(
@@ -299,7 +342,8 @@ def mlp_init(
         ValueError: fewer than two sizes, or one below one.
     """
     if not isinstance(sizes, list | tuple) or len(sizes) < 2:
-        raise ValueError(f"sizes is {sizes!r}, wants at least two widths")
+        raise ValueError(f"sizes is {sizes!r}, wants a list of at least two widths")
+    sizes = [check_whole(f"sizes[{i}]", n, 1) for i, n in enumerate(sizes)]
     last = len(sizes) - 2
     return [
         dense_init(rng, n, m, gain=1.0 if i == last else gain)
@@ -313,6 +357,9 @@ def mlp(params: list[Params], x: Any, *, activation: Activation = "relu") -> Any
     Raises:
         ValueError: shapes that do not fit.
     """
+    if not isinstance(params, list | tuple) or not params:
+        got = "empty" if params == [] else f"a {type(params).__name__}"
+        raise ValueError(f"params is {got}, wants a list of layers, as mlp_init makes")
     for layer in params[:-1]:
         x = dense(layer, x, activation=activation)
     return dense(params[-1], x)
@@ -330,7 +377,7 @@ def conv_init(
         check_whole(name, value, 1)
         for name, value in (("size", size), ("C", C), ("F", F))
     )
-    variance = check_scalar("gain", gain, 0.0) / (size * size * C)
+    variance = check_scalar("gain", gain, 0.0, LARGEST_GAIN) / (size * size * C)
     return {
         "W": _normal(rng, (size, size, C, F), variance),
         "b": np.zeros(F, np.float32),
@@ -350,14 +397,19 @@ def conv2d(
     Raises:
         ValueError: shapes that do not fit.
     """
-    return _conv2d(
-        _floats("x", x),
-        params["W"],
-        params["b"],
-        stride=check_whole("stride", stride, 1),
-        padding=check_whole("padding", padding, 0),
-        activation=activation,
-    )
+    stride, padding = _steps(stride, padding)
+    _check_activation(activation)
+    W, b = _parts(params, "W", "b")
+    x = _image(x)
+    W = _part("params['W']", W, x, ("size", "size", x.shape[3], "F"))
+    b = _part("params['b']", b, x, W.shape[3:])
+    height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
+    if 0 in W.shape or W.shape[0] > height or W.shape[1] > width:
+        raise ValueError(
+            f"params['W'] has shape {W.shape}, wants a kernel that fits an image of "
+            f"{height} by {width}, its padding included"
+        )
+    return _conv2d(x, W, b, stride=stride, padding=padding, activation=activation)
 
 
 def conv2d_transpose(
@@ -370,13 +422,20 @@ def conv2d_transpose(
     Raises:
         ValueError: shapes that do not fit.
     """
-    return _conv2d_transpose(
-        _floats("x", x),
-        params["W"],
-        params["b"],
-        stride=check_whole("stride", stride, 1),
-        padding=check_whole("padding", padding, 0),
-    )
+    stride, padding = _steps(stride, padding)
+    W, b = _parts(params, "W", "b")
+    x = _image(x)
+    W = _part("params['W']", W, x, ("size", "size", "C", x.shape[3]))
+    b = _part("params['b']", b, x, W.shape[2:3])
+    if 0 in W.shape:
+        raise ValueError(f"params['W'] has shape {W.shape}, wants no axis of length 0")
+    full = [(n - 1) * stride + k for n, k in zip(x.shape[1:3], W.shape, strict=False)]
+    if 2 * padding >= min(full):
+        raise ValueError(
+            f"padding is {padding}, wants less than half of the image painted, which "
+            f"is {full[0]} by {full[1]}"
+        )
+    return _conv2d_transpose(x, W, b, stride=stride, padding=padding)
 
 
 def norm_init(d: int) -> Params:
@@ -397,9 +456,16 @@ def layer_norm(params: Params, x: Any, *, epsilon: float = 1e-5) -> Any:
     Raises:
         ValueError: shapes that do not fit.
     """
-    return _layer_norm(
-        _floats("x", x), params["scale"], params["shift"], epsilon=epsilon
-    )
+    x = _floats("x", x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x has shape {x.shape}, wants (..., d)")
+    if type(epsilon) is not float or not 1e-30 <= epsilon <= 1:
+        # of equal entries the variance is 0, and ε all that is divided by
+        epsilon = check_scalar("epsilon", epsilon, 1e-30, 1.0)
+    scale, shift = _parts(params, "scale", "shift")
+    scale = _part("params['scale']", scale, x, x.shape[-1:])
+    shift = _part("params['shift']", shift, x, x.shape[-1:])
+    return _layer_norm(x, scale, shift, epsilon=epsilon)
 
 
 def embedding_init(rng: np.random.Generator, V: int, d: int) -> Any:
@@ -418,7 +484,8 @@ def embedding(table: Any, ids: Any) -> Any:
     Raises:
         ValueError: an id that is no row of the table.
     """
-    return _embedding(_floats("table", table), np.asarray(ids))
+    table = _part("table", table, table, ("V", "d"))
+    return _embedding(table, _whole("ids", ids))
 
 
 def self_attention_init(rng: np.random.Generator, d: int) -> Params:
@@ -427,6 +494,7 @@ def self_attention_init(rng: np.random.Generator, d: int) -> Params:
     Raises:
         ValueError: d below one.
     """
+    d = check_whole("d", d, 1)
     return {
         "qkv": dense_init(rng, d, 3 * d, gain=1.0),
         "out": dense_init(rng, d, d, gain=1.0),
@@ -439,8 +507,15 @@ def self_attention(params: Params, x: Any, *, heads: int, causal: bool = False) 
     Raises:
         ValueError: shapes that do not fit, or heads that do not divide d.
     """
-    qkv = dense(params["qkv"], x)
-    return dense(params["out"], multihead(qkv, heads=heads, causal=causal))
+    inner, outer = _parts(params, "qkv", "out")
+    x = _part("x", x, x, ("B", "T", "d"))
+    if x.shape[1] == 0 or x.shape[2] % check_whole("heads", heads, 1):
+        raise ValueError(
+            f"x has shape {x.shape}, wants (B, T, d), with d a multiple of heads, "
+            f"{heads}"
+        )
+    mixed = multihead(dense(inner, x), heads=heads, causal=causal)
+    return dense(outer, mixed)
 
 
 def block_init(rng: np.random.Generator, d: int, hidden: int) -> Params:
@@ -449,6 +524,7 @@ def block_init(rng: np.random.Generator, d: int, hidden: int) -> Params:
     Raises:
         ValueError: sizes below one.
     """
+    d, hidden = check_whole("d", d, 1), check_whole("hidden", hidden, 1)
     return {
         "norm1": norm_init(d),
         "attention": self_attention_init(rng, d),
@@ -467,10 +543,11 @@ def block(params: Params, x: Any, *, heads: int, causal: bool = False) -> Any:
     Raises:
         ValueError: shapes that do not fit.
     """
-    read = layer_norm(params["norm1"], x)
-    x = x + self_attention(params["attention"], read, heads=heads, causal=causal)
-    up = dense(params["up"], layer_norm(params["norm2"], x))
-    return x + dense(params["down"], gelu(up))
+    norm1, mix, norm2, up, down = _parts(
+        params, "norm1", "attention", "norm2", "up", "down"
+    )
+    x = x + self_attention(mix, layer_norm(norm1, x), heads=heads, causal=causal)
+    return x + dense(down, gelu(dense(up, layer_norm(norm2, x))))
 
 
 def lstm_init(rng: np.random.Generator, n: int, H: int) -> Params:
@@ -502,9 +579,11 @@ def lstm(params: Params, x: Any, h0: Any = None, c0: Any = None) -> tuple[Any, A
     Raises:
         ValueError: shapes that do not fit.
     """
-    x, H = _floats("x", x), params["Wh"].shape[0]
-    h0, c0 = (_start(name, s, x, H) for name, s in (("h0", h0), ("c0", c0)))
-    both = _lstm(x, h0, c0, params["Wx"], params["Wh"], params["b"])
+    Wx, Wh, b = _parts(params, "Wx", "Wh", "b")
+    x, H = _sequence(x), _width(Wh)
+    Wx, Wh = _gates(Wx, Wh, x, H, 4)
+    b = _part("params['b']", b, x, (4 * H,))
+    both = _lstm(x, _start("h0", h0, x, H), _start("c0", c0, x, H), Wx, Wh, b)
     return both[:-1], both[-1]
 
 
@@ -533,12 +612,18 @@ def gru(params: Params, x: Any, h0: Any = None) -> Any:
     Raises:
         ValueError: shapes that do not fit.
     """
-    x = _floats("x", x)
-    h0 = _start("h0", h0, x, params["Wh"].shape[0])
-    return _gru(x, h0, params["Wx"], params["Wh"], params["bx"], params["bh"])
+    Wx, Wh, bx, bh = _parts(params, "Wx", "Wh", "bx", "bh")
+    x, H = _sequence(x), _width(Wh)
+    Wx, Wh = _gates(Wx, Wh, x, H, 3)
+    bx = _part("params['bx']", bx, x, (3 * H,))
+    bh = _part("params['bh']", bh, x, (3 * H,))
+    return _gru(x, _start("h0", h0, x, H), Wx, Wh, bx, bh)
 
 
 # ------------------------------------------------------------ at the door
+
+_TYPES = {np.dtype(np.float32), np.dtype(np.float64)}
+LARGEST_GAIN = 1e30  # a larger variance leaves the range of float32
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], variance: float) -> Any:
@@ -552,16 +637,131 @@ def _floats(name: str, x: Any) -> Any:
     Raises:
         ValueError: it is something else.
     """
-    kind = getattr(getattr(x, "dtype", None), "kind", None)
-    if kind != "f":
-        got = type(x).__name__ if kind is None else f"an array of {x.dtype}"
-        raise ValueError(f"{name} is {got}, wants an array of floats")
+    if type(x) is not np.ndarray and type(x) is not Traced:
+        if not isinstance(x, np.ndarray | np.generic) or np.ma.isMaskedArray(x):
+            raise ValueError(
+                f"{name} is a {type(x).__name__}, wants an array of float32 or float64"
+            )
+        x = np.asarray(x)
+    if x.dtype not in _TYPES:
+        raise ValueError(f"{name} holds {x.dtype}, wants float32 or float64")
     return x
 
 
+def _part(name: str, a: Any, x: Any, shape: tuple[int | str, ...]) -> Any:
+    """`a`, floats of x's type; a name in `shape` stands for any length.
+
+    Raises:
+        ValueError: it holds something else, or has another shape.
+    """
+    a = _floats(name, a)
+    if a.dtype != x.dtype:
+        raise ValueError(
+            f"{name} holds {a.dtype}, wants {x.dtype}, as the other arguments do: the "
+            "result would silently be float64"
+        )
+    have = a.shape
+    if have != shape and (
+        len(have) != len(shape)
+        or any(n != s and type(s) is int for n, s in zip(have, shape, strict=True))
+    ):
+        want = ", ".join(map(str, shape)) + "," * (len(shape) == 1)
+        raise ValueError(f"{name} has shape {have}, wants ({want})")
+    return a
+
+
+def _parts(params: Any, *names: str) -> list[Any]:
+    """The entries of `params` with these names.
+
+    Raises:
+        ValueError: it is no dict, or lacks one.
+    """
+    try:
+        return [params[name] for name in names]
+    except (KeyError, IndexError, TypeError):
+        got = list(params) if isinstance(params, dict) else type(params).__name__
+        raise ValueError(f"params is {got}, wants a dict with {list(names)}") from None
+
+
+def _check_flag(name: str, flag: Any) -> None:
+    if not isinstance(flag, bool | np.bool_):
+        raise ValueError(f"{name} is {flag!r}, wants True or False")
+
+
+def _check_activation(activation: Any) -> None:
+    known = isinstance(activation, str) and activation in ("relu", "tanh")
+    if not known and activation is not None:
+        raise ValueError(f"activation is {activation!r}, wants 'relu', 'tanh' or None")
+
+
+def _whole(name: str, ids: Any) -> Any:
+    """`ids` as an array of whole numbers.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    if type(ids) is not np.ndarray:
+        if type(ids) is Traced or np.ma.isMaskedArray(ids):
+            raise ValueError(
+                f"{name} is a {type(ids).__name__}, wants an array of whole numbers"
+            )
+        ids = np.asarray(ids)
+    if ids.dtype.kind not in "iu":
+        raise ValueError(f"{name} holds {ids.dtype}, wants whole numbers")
+    return ids
+
+
+def _check_range(name: str, ids: Any, K: int) -> None:
+    """Refuse what is not in 0..K-1; the kernels do the same for plain arrays."""
+    if ids.size and (ids.min() < 0 or ids.max() >= K):
+        raise ValueError(
+            f"{name} runs from {ids.min()} to {ids.max()}, wants 0 to {K - 1}"
+        )
+
+
+def _labelled(logits: Any, labels: Any) -> tuple[Any, Any]:
+    logits, labels = _floats("logits", logits), _whole("labels", labels)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits has shape {logits.shape}, wants (..., K)")
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"labels has shape {labels.shape}, wants {logits.shape[:-1]}, one label "
+            "for each row of logits"
+        )
+    return logits, labels
+
+
+def _steps(stride: Any, padding: Any) -> tuple[int, int]:
+    return check_whole("stride", stride, 1), check_whole("padding", padding, 0)
+
+
+def _image(x: Any) -> Any:
+    x = _part("x", x, x, ("N", "height", "width", "channels"))
+    if 0 in x.shape[1:]:
+        raise ValueError(f"x has shape {x.shape}, wants images with pixels in them")
+    return x
+
+
+def _sequence(x: Any) -> Any:
+    x = _part("x", x, x, ("T", "B", "n"))
+    if x.shape[0] == 0:
+        raise ValueError(f"x has shape {x.shape}, wants (T, B, n), at least one step")
+    return x
+
+
+def _width(Wh: Any) -> int:
+    """H, the number of rows of the recurrent weights."""
+    shape = _floats("params['Wh']", Wh).shape
+    return int(shape[0]) if shape else 0
+
+
+def _gates(Wx: Any, Wh: Any, x: Any, H: int, gates: int) -> tuple[Any, Any]:
+    Wh = _part("params['Wh']", Wh, x, (H, gates * H))
+    return _part("params['Wx']", Wx, x, (x.shape[2], gates * H)), Wh
+
+
 def _start(name: str, state: Any, x: Any, H: int) -> Any:
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, wants (T, B, n)")
+    shape = (x.shape[1], H)
     if state is None:
-        return np.zeros((x.shape[1], H), x.dtype)
-    return _floats(name, state)
+        return np.zeros(shape, x.dtype)
+    return _part(name, state, x, shape)

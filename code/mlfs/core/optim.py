@@ -7,6 +7,9 @@
 An optimiser is a frozen dataclass of numbers.  `init(parameters)` gives a State,
 `step(state, gradients)` the next one, and `state.parameters` is the tree to use.  The
 state lies in flat buffers, which `step` works in: a State can be stepped once.
+
+Every gradient is checked, by its length.  Parameters are checked at the start only:
+where a step drives them out of the range of floats, the next loss is refused.
 """
 
 from __future__ import annotations
@@ -21,13 +24,16 @@ from typing import Any
 import numpy as np
 
 from mlfs.autodiff import value_and_grad
-from mlfs.core.numerics import check_rng, check_scalar, check_whole
+from mlfs.core.numerics import check_rng, check_scalar, check_type, check_whole
 from mlfs.core.tree import Structure, flatten, flatten_like, leaf_names, unflatten
 
 Schedule = float | Callable[[int], float]
 
 # Adam's passes over memory go by pieces that stay in the cache
 PIECE = 16_384
+# in float32 √v + ε would be 0, and an entry that got no gradient 0/0, from 1e-38 down
+LEAST_EPSILON = 1e-30
+_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 @dataclass(slots=True)
@@ -64,25 +70,33 @@ class _Optimizer:
     moments = 0
 
     def __post_init__(self) -> None:
+        # Python numbers are kept: float32 stays float32 with them.
         if not callable(self.lr):
-            check_scalar("lr", self.lr, 0.0)
+            _keep(self, "lr", check_scalar("lr", self.lr, 0.0))
         if self.clip is not None:
-            check_scalar("clip", self.clip, 0.0)
+            _keep(self, "clip", _check_limit("clip", self.clip))
 
     def init(self, parameters: Any) -> State:
         """The State at the start; the parameters are copied.
 
         Raises:
-            ValueError: there are none, or they are not floats of one type.
+            ValueError: there are none, they are not of one type, float32 or float64,
+                or not finite.
         """
         leaves, structure = flatten(parameters)
-        arrays = [np.asarray(leaf) for leaf in leaves]
-        kinds = {array.dtype for array in arrays}
-        if len(kinds) != 1 or next(iter(kinds)).kind != "f":
-            names = sorted(map(str, kinds))
-            raise ValueError(
-                f"parameters hold {names or 'nothing'}, wants floats of one type"
-            )
+        if not leaves:
+            raise ValueError("parameters is a tree without arrays, wants one or more")
+        arrays = [
+            _as_floats(structure, "parameters", i, x) for i, x in enumerate(leaves)
+        ]
+        for i, array in enumerate(arrays):
+            if array.dtype != arrays[0].dtype:
+                names = leaf_names(structure, "parameters")
+                raise ValueError(
+                    f"{names[i]} holds {array.dtype}, wants {arrays[0].dtype}, as "
+                    f"{names[0]} does"
+                )
+        _length(structure, "parameters", arrays)
         flat = np.concatenate([array.ravel() for array in arrays])
         moments = tuple(np.zeros_like(flat) for _ in range(self.moments))
         shapes = [array.shape for array in arrays]
@@ -93,28 +107,37 @@ class _Optimizer:
         """The State after one step along `gradients`, a tree like the parameters.
 
         Raises:
-            ValueError: gradients of another structure or shape, or not finite; a state
-                that was stepped before.
+            ValueError: gradients of another structure or shape, not finite, or too long
+                to be squared; a learning rate that is no number; a state that was
+                stepped before, or that another optimiser made.
         """
-        buffers = state._buffers
+        buffers = check_type("state", state, State)._buffers
         if state.t != buffers.t:
             raise ValueError(
                 f"state is that of step {state.t}, which was stepped already, wants "
                 "the one that step returned; init makes a fresh start"
             )
+        if len(buffers.moments) != self.moments:
+            raise ValueError(
+                f"state has {len(buffers.moments)} moments, wants {self.moments}, as "
+                f"{type(self).__name__}.init makes"
+            )
         g = _gather(buffers, gradients)
-        norm = math.sqrt(float(np.dot(g, g)))
-        if not math.isfinite(norm):
-            norm = float(np.linalg.norm(g.astype(np.float64)))  # g² may overflow
-            if not math.isfinite(norm):
-                raise ValueError(
-                    f"gradients are not finite at step {state.t + 1}, wants numbers; "
-                    "a smaller learning rate or clipping may help"
-                )
+        t = state.t + 1
+        norm = _flat_length(g)
+        if not 1e-15 < norm < math.inf:
+            norm = _length(buffers.structure, "gradients", _split(g, buffers.shapes))
+        kept = norm
         if self.clip is not None and norm > self.clip:
             g *= self.clip / norm
-        t = state.t + 1
-        lr = self.lr(t) if callable(self.lr) else self.lr
+            kept = self.clip
+        # v adds up to a thousand squares
+        if kept > 1e-2 * math.sqrt(np.finfo(g.dtype).max):
+            raise ValueError(
+                f"gradients have length {kept:.3g} at step {t}, wants one whose square "
+                f"{g.dtype} can hold; a smaller learning rate or clipping may help"
+            )
+        lr = _rate(self.lr, t) if callable(self.lr) else self.lr
         flat = np.empty_like(state._flat)
         for start in range(0, g.size, PIECE):
             piece = slice(start, start + PIECE)
@@ -155,7 +178,9 @@ class Momentum(_Optimizer):
 
     def __post_init__(self) -> None:
         _Optimizer.__post_init__(self)
-        check_scalar("beta", self.beta, 0.0, 1.0)
+        _keep(self, "beta", check_scalar("beta", self.beta, 0.0, 1.0))
+        if not isinstance(self.nesterov, bool | np.bool_):
+            raise ValueError(f"nesterov is {self.nesterov!r}, wants True or False")
 
     def _move(
         self, x: Any, g: Any, memory: list[Any], lr: float, t: int, out: Any
@@ -183,8 +208,7 @@ class RMSProp(_Optimizer):
 
     def __post_init__(self) -> None:
         _Optimizer.__post_init__(self)
-        check_scalar("beta", self.beta, 0.0, 1.0)
-        check_scalar("epsilon", self.epsilon, 0.0)
+        _check_averages(self, "beta")
 
     def _move(
         self, x: Any, g: Any, memory: list[Any], lr: float, t: int, out: Any
@@ -217,11 +241,7 @@ class Adam(_Optimizer):
 
     def __post_init__(self) -> None:
         _Optimizer.__post_init__(self)
-        for name in ("beta1", "beta2"):
-            beta = check_scalar(name, getattr(self, name), 0.0, 1.0)
-            if beta == 1.0:
-                raise ValueError(f"{name} is 1, wants less: nothing would be learnt")
-        check_scalar("epsilon", self.epsilon, 0.0)
+        _check_averages(self, "beta1", "beta2")
 
     def _move(
         self, x: Any, g: Any, memory: list[Any], lr: float, t: int, out: Any
@@ -254,7 +274,8 @@ class AdamW(Adam):
 
     def __post_init__(self) -> None:
         Adam.__post_init__(self)
-        check_scalar("weight_decay", self.weight_decay, 0.0)
+        decay = check_scalar("weight_decay", self.weight_decay, 0.0)
+        _keep(self, "weight_decay", decay)
 
     def _move(
         self, x: Any, g: Any, memory: list[Any], lr: float, t: int, out: Any
@@ -273,7 +294,8 @@ def cosine(peak: float, steps: int, *, warmup: int = 0) -> Callable[[int], float
     ICLR, eq. 5, for one period.
 
     Raises:
-        ValueError: a negative peak, or a warm-up that is not shorter than the whole.
+        ValueError: a negative peak, or a warm-up that is not shorter than the whole;
+            from the function made, t below one.
     """
     peak = check_scalar("peak", peak, 0.0)
     steps, warmup = check_whole("steps", steps, 1), check_whole("warmup", warmup, 0)
@@ -281,6 +303,7 @@ def cosine(peak: float, steps: int, *, warmup: int = 0) -> Callable[[int], float
         raise ValueError(f"warmup is {warmup}, wants less than steps, {steps}")
 
     def lr(t: int) -> float:
+        t = check_whole("t", t, 1)
         if t <= warmup:
             return peak * t / warmup
         done = min(1.0, (t - warmup) / (steps - warmup))
@@ -293,12 +316,13 @@ def exponential(start: float, factor: float, every: int) -> Callable[[int], floa
     """t ↦ η = start · factor^((t − 1) / every).
 
     Raises:
-        ValueError: a negative start, a factor outside [0, 1], or `every` below one.
+        ValueError: a negative start, a factor outside [0, 1], or `every` below one;
+            from the function made, t below one.
     """
     start = check_scalar("start", start, 0.0)
     factor = check_scalar("factor", factor, 0.0, 1.0)
     every = check_whole("every", every, 1)
-    return lambda t: start * factor ** ((t - 1) / every)
+    return lambda t: start * factor ** ((check_whole("t", t, 1) - 1) / every)
 
 
 def clip_by_global_norm(gradients: Any, limit: float) -> tuple[Any, float]:
@@ -310,12 +334,10 @@ def clip_by_global_norm(gradients: Any, limit: float) -> tuple[Any, float]:
     Raises:
         ValueError: a limit that is not positive, or gradients that are not finite.
     """
-    limit = check_scalar("limit", limit, 0.0)
+    limit = _check_limit("limit", limit)
     leaves, structure = flatten(gradients)
-    arrays = [np.asarray(leaf) for leaf in leaves]
-    norm = math.sqrt(sum(float(np.sum(np.square(a, dtype=float))) for a in arrays))
-    if not math.isfinite(norm):
-        raise ValueError("gradients are not finite, wants numbers")
+    arrays = [_as_floats(structure, "gradients", i, x) for i, x in enumerate(leaves)]
+    norm = _length(structure, "gradients", arrays)
     factor = min(1.0, limit / norm) if norm > 0 else 1.0
     return unflatten(structure, [a * a.dtype.type(factor) for a in arrays]), norm
 
@@ -347,10 +369,24 @@ def fit(
     `watch(t, parameters)` is called after every step.
 
     Raises:
-        ValueError: there is no batch, or the loss is not finite at some step.
+        ValueError: there is no batch, or the loss is not one finite number at some
+            step; otherwise as `Adam.init` and `Adam.step`.
     """
+    for name, f in (("loss", loss), ("watch", watch or (lambda *_: None))):
+        if not callable(f):
+            raise ValueError(f"{name} is a {type(f).__name__}, wants a function")
+    if not isinstance(batches, Iterable):
+        raise ValueError(
+            f"batches is a {type(batches).__name__}, wants a list or an iterator"
+        )
+    if not isinstance(optimizer, _Optimizer):
+        raise ValueError(
+            f"optimizer is a {type(optimizer).__name__}, wants one as Adam() makes"
+        )
+    if not isinstance(progress, bool | np.bool_):
+        raise ValueError(f"progress is {progress!r}, wants True or False")
     keep_memory()
-    slope = value_and_grad(loss)
+    slope = value_and_grad(_one_number(loss))
     state, losses, norms = optimizer.init(parameters), [], []
     total = len(batches) if isinstance(batches, Sized) else None
     for batch in batches:
@@ -368,6 +404,8 @@ def fit(
             watch(state.t, state.parameters)
         if progress:
             _draw_bar(state.t, total, losses[-1])
+    if progress and total is None:
+        print(file=sys.stderr)
     if not losses:
         raise ValueError("batches is empty, wants at least one")
     return Fit(state.parameters, np.array(losses), np.array(norms))
@@ -381,12 +419,24 @@ def minibatches(
     The last batch of an epoch may be smaller.
 
     Raises:
-        ValueError: arrays of different length, or a size or number of epochs below one.
+        ValueError: arrays of different length or without rows, or a size or number of
+            epochs below one.
     """
     size, epochs = check_whole("size", size, 1), check_whole("epochs", epochs, 1)
     check_rng(rng)
-    if not isinstance(arrays, tuple) or len({len(a) for a in arrays}) != 1:
-        raise ValueError("arrays wants a tuple of arrays of one length")
+    if not isinstance(arrays, tuple) or not arrays:
+        got = "empty" if arrays == () else f"a {type(arrays).__name__}"
+        raise ValueError(f"arrays is {got}, wants a tuple of arrays of one length")
+    for i, a in enumerate(arrays):
+        if not isinstance(a, np.ndarray) or a.ndim == 0:
+            raise ValueError(
+                f"arrays[{i}] is a {type(a).__name__}, wants an array of rows"
+            )
+        if len(a) != len(arrays[0]) or len(a) == 0:
+            raise ValueError(
+                f"arrays[{i}] has {len(a)} rows, wants as many as arrays[0], which has "
+                f"{len(arrays[0])}, and at least one"
+            )
     n = len(arrays[0])
 
     def draw() -> Iterator[tuple[Any, ...]]:
@@ -418,28 +468,122 @@ def keep_memory() -> bool:
 
 def _state(flat: Any, buffers: _Buffers, norm: float) -> State:
     flat.flags.writeable = False
-    leaves, start = [], 0
-    for shape in buffers.shapes:
-        size = math.prod(shape)
-        leaves.append(flat[start : start + size].reshape(shape))
-        start += size
-    tree = unflatten(buffers.structure, leaves)
+    tree = unflatten(buffers.structure, _split(flat, buffers.shapes))
     return State(tree, buffers.t, norm, flat, buffers)
+
+
+def _split(flat: Any, shapes: list[tuple[int, ...]]) -> list[Any]:
+    """Views of a flat array in these shapes, one after the other."""
+    views, start = [], 0
+    for shape in shapes:
+        size = math.prod(shape)
+        views.append(flat[start : start + size].reshape(shape))
+        start += size
+    return views
 
 
 def _gather(buffers: _Buffers, gradients: Any) -> Any:
     """The gradients in one flat array."""
     leaves = flatten_like(buffers.structure, gradients, "gradients")
-    if [np.shape(leaf) for leaf in leaves] != buffers.shapes:
-        for i, (leaf, shape) in enumerate(zip(leaves, buffers.shapes, strict=True)):
-            if np.shape(leaf) != shape:
-                name = leaf_names(buffers.structure, "gradients")[i]
-                raise ValueError(
-                    f"{name} has shape {np.shape(leaf)}, wants {shape}, that of its "
-                    "parameter"
-                )
-    pieces = [np.reshape(leaf, -1) for leaf in leaves]
-    return np.concatenate(pieces, out=buffers.gradient, casting="same_kind")
+    for i, (leaf, shape) in enumerate(zip(leaves, buffers.shapes, strict=True)):
+        if type(leaf) is not np.ndarray or leaf.dtype not in _TYPES:
+            leaves[i] = leaf = _as_floats(buffers.structure, "gradients", i, leaf)
+        if leaf.shape != shape:
+            name = leaf_names(buffers.structure, "gradients")[i]
+            raise ValueError(
+                f"{name} has shape {leaf.shape}, wants {shape}, that of its parameter"
+            )
+    pieces = [leaf.reshape(-1) for leaf in leaves]
+    with np.errstate(over="ignore"):  # float64 may not fit float32: its length is inf
+        return np.concatenate(pieces, out=buffers.gradient, casting="same_kind")
+
+
+def _as_floats(structure: Structure, name: str, i: int, leaf: Any) -> Any:
+    """Leaf i of a tree as an array of floats.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(leaf, np.ndarray | np.generic | float):
+        array = np.asarray(leaf)
+        if array.dtype in _TYPES and not np.ma.isMaskedArray(leaf):
+            return array
+    got = leaf.dtype if type(leaf) is np.ndarray else f"a {type(leaf).__name__}"
+    raise ValueError(
+        f"{leaf_names(structure, name)[i]} holds {got}, wants float32 or float64"
+    )
+
+
+def _flat_length(g: Any) -> float:
+    """√ Σ g² in one pass; wrong where the squares leave the range of floats."""
+    return math.sqrt(float(np.dot(g, g)))
+
+
+def _length(structure: Structure, name: str, arrays: list[Any]) -> float:
+    """The length of all arrays as one vector, however long or short they are.
+
+    Raises:
+        ValueError: an entry is not finite; the message says whose.
+    """
+    tops = [float(np.abs(a).max(initial=0.0)) for a in arrays]
+    for i, top in enumerate(tops):
+        if not math.isfinite(top):
+            raise ValueError(
+                f"{leaf_names(structure, name)[i]} holds {top}, wants finite numbers; "
+                "a smaller learning rate or clipping may help"
+            )
+    top = max(tops, default=0.0)
+    if top == 0.0:
+        return 0.0
+    # the largest entry as the unit: no square overflows, and none is lost
+    squares = (np.square(np.divide(a, top, dtype=np.float64)) for a in arrays)
+    return top * math.sqrt(sum(float(np.sum(s)) for s in squares))
+
+
+def _rate(schedule: Callable[[int], float], t: int) -> float:
+    """The learning rate of step t.
+
+    Raises:
+        ValueError: it is no number, negative or not finite.
+    """
+    return check_scalar(f"lr({t})", schedule(t), 0.0)
+
+
+def _check_limit(name: str, limit: Any) -> float:
+    checked = check_scalar(name, limit, 0.0)
+    if checked == 0.0:
+        raise ValueError(f"{name} is 0, wants more: every gradient would be zero")
+    return checked
+
+
+def _check_averages(optimizer: Any, *names: str) -> None:
+    """Check the factors of running averages, and the ε beside them."""
+    for name in names:
+        beta = check_scalar(name, getattr(optimizer, name), 0.0, 1.0)
+        if beta == 1.0:
+            raise ValueError(f"{name} is 1, wants less: nothing would be learnt")
+        _keep(optimizer, name, beta)
+    epsilon = check_scalar("epsilon", optimizer.epsilon, LEAST_EPSILON)
+    _keep(optimizer, "epsilon", epsilon)
+
+
+def _keep(optimizer: Any, name: str, value: float) -> None:
+    object.__setattr__(optimizer, name, value)
+
+
+def _one_number(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """`loss`, refused under its own name where it gives something else."""
+
+    def checked(*args: Any) -> Any:
+        value = loss(*args)
+        shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
+        number = dtype.kind in "fiu" if dtype else type(value) in (int, float)
+        if shape != () or not number:
+            got = f"shape {shape} of {dtype}" if dtype else f"a {type(value).__name__}"
+            raise ValueError(f"loss returned {got}, wants one real number")
+        return value
+
+    return checked
 
 
 def _draw_bar(t: int, total: int | None, loss: float) -> None:

@@ -28,6 +28,7 @@ from mlfs.core.tape import (
     RULES,
     Primitive,
     Pullback,
+    Traced,
     may_repeat,
     sum_to,
     unbox,
@@ -117,6 +118,7 @@ def _bell(x: Any) -> Any:
     return 2 / math.sqrt(math.pi) * np.exp(-x * x)
 
 
+# one entry at a time, in one line each
 elementwise(np.add, lambda g, out, a, b: g, lambda g, out, a, b: g)
 elementwise(np.subtract, lambda g, out, a, b: g, lambda g, out, a, b: -g)
 elementwise(np.multiply, lambda g, out, a, b: g * b, lambda g, out, a, b: g * a)
@@ -127,7 +129,7 @@ elementwise(np.positive, lambda g, out, x: g)
 elementwise(np.square, lambda g, out, x: g * (2 * x))
 elementwise(np.reciprocal, lambda g, out, x: -g * out * out)
 elementwise(np.sqrt, lambda g, out, x: g * 0.5 / out)
-elementwise(np.exp, lambda g, out, x: g * out)  # eq ad-elementwise
+elementwise(np.exp, lambda g, out, x: g * out)
 elementwise(np.exp2, lambda g, out, x: g * out * math.log(2))
 elementwise(np.expm1, lambda g, out, x: g * (out + 1))
 elementwise(np.log, lambda g, out, x: g / x)
@@ -143,13 +145,19 @@ elementwise(np.tanh, lambda g, out, x: g * (1 - out * out))
 elementwise(np.arctan, lambda g, out, x: g / (1 + x * x))
 elementwise(np.arcsin, lambda g, out, x: g / np.sqrt(1 - x * x))
 elementwise(np.arccos, lambda g, out, x: -g / np.sqrt(1 - x * x))
+elementwise(np.maximum, _larger, lambda g, out, a, b: _larger(g, out, b, a))
+elementwise(np.minimum, _larger, lambda g, out, a, b: _larger(g, out, b, a))
+elementwise(special.expit, lambda g, out, x: g * (out * (1 - out)))
+elementwise(special.erf, lambda g, out, x: g * _bell(x))
+elementwise(special.erfc, lambda g, out, x: -g * _bell(x))
+elementwise(special.gammaln, lambda g, out, x: g * special.psi(x))
+elementwise(special.psi, lambda g, out, x: g * _zeta(2.0, x))
+# those that need a word
 elementwise(
     np.arctan2,
     lambda g, out, a, b: g * b / (a * a + b * b),
     lambda g, out, a, b: -g * a / (a * a + b * b),
 )
-elementwise(np.maximum, _larger, lambda g, out, a, b: _larger(g, out, b, a))
-elementwise(np.minimum, _larger, lambda g, out, a, b: _larger(g, out, b, a))
 elementwise(
     np.logaddexp,
     lambda g, out, a, b: g * np.exp(a - _finite(out)),
@@ -161,13 +169,8 @@ elementwise(
     lambda g, out, c, a, b: np.where(c, g, 0.0),
     lambda g, out, c, a, b: np.where(c, 0.0, g),
 )
-elementwise(special.expit, lambda g, out, x: g * (out * (1 - out)))
-elementwise(special.erf, lambda g, out, x: g * _bell(x))
-elementwise(special.erfc, lambda g, out, x: -g * _bell(x))
-elementwise(special.gammaln, lambda g, out, x: g * special.psi(x))
-elementwise(special.psi, lambda g, out, x: g * _zeta(2.0, x))
 # ψ′(x) = ζ(2, x), and ∂ζ(s, x)/∂x = −s ζ(s + 1, x): derivatives of every order
-_zeta = Primitive(
+_zeta: Primitive = Primitive(
     special.zeta,
     None,
     lambda g, out, s, x: -g * s * _zeta(s + 1.0, x),
@@ -256,7 +259,12 @@ def _back(g: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
 
 
 def _sum_pullback(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> Any:
-    return np.broadcast_to(_back(g, x, axis, keepdims), x.shape)  # eq ad-sum
+    back = _back(g, x, axis, keepdims)
+    if isinstance(back, Traced):
+        return np.broadcast_to(back, x.shape)
+    spread = np.empty(x.shape, back.dtype)  # a third of the time of broadcast_to
+    spread[...] = back  # eq ad-sum
+    return spread
 
 
 _sum = linear(np.sum, _sum_pullback, key=("primitive", "sum"), name="sum")
@@ -663,10 +671,10 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
 @instead(np.tile)
 def tile(A: Any, reps: Any) -> Any:
     """The whole of `A` several times along each axis."""
-    times = reps if isinstance(reps, tuple | list) else (reps,)
+    times: tuple[Any, ...] = tuple(reps) if np.ndim(reps) else (reps,)
     ndim = max(len(times), A.ndim)
     shape = (1,) * (ndim - A.ndim) + A.shape
-    times = (1,) * (ndim - len(times)) + tuple(times)
+    times = (*(1,) * (ndim - len(times)), *times)
     wide = [part for n, t in zip(shape, times, strict=True) for part in (t, n)]
     thin = [part for n in shape for part in (1, n)]
     many = np.broadcast_to(np.reshape(A, thin), wide)
@@ -832,13 +840,19 @@ def diag(v: Any, k: int = 0) -> Any:
 @instead(np.tril)
 def tril(m: Any, k: int = 0) -> Any:
     """`m` with zeros above its k-th diagonal."""
-    return np.where(np.tri(*m.shape[-2:], k=k, dtype=bool), m, 0.0)
+    return np.where(_lower(m, k), m, 0.0)
 
 
 @instead(np.triu)
 def triu(m: Any, k: int = 0) -> Any:
     """`m` with zeros below its k-th diagonal."""
-    return np.where(np.tri(*m.shape[-2:], k=k - 1, dtype=bool), 0.0, m)
+    return np.where(_lower(m, k - 1), 0.0, m)
+
+
+def _lower(m: Any, k: int) -> Any:
+    """Where in a matrix the entries on and below the k-th diagonal are."""
+    n, columns = m.shape[-2:]
+    return np.tri(n, columns, k, dtype=np.bool_)
 
 
 # ------------------------------------------------------------ products of matrices
@@ -1004,10 +1018,10 @@ _einsum_row.pullbacks = _EveryArgument(_einsum_pullback)
 @instead(np.einsum)
 def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
     """Sums of products, as the letters say; pullbacks use the same `optimize`."""
-    operands = tuple(_arrays(*operands))
-    names, result = _letters(subscripts, operands)
+    arrays = _arrays(*operands)
+    names, result = _letters(subscripts, arrays)
     return _einsum_row(
-        *operands, names=tuple(names), result=result, optimize=bool(optimize)
+        *arrays, names=tuple(names), result=result, optimize=bool(optimize)
     )
 
 

@@ -53,7 +53,7 @@ class Traced:
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *args: Any, **options: Any
     ) -> Any:
-        if method != "__call__" or options.keys() & {"out", "where"}:
+        if method != "__call__" or (options and options.keys() & {"out", "where"}):
             how = f"{ufunc.__name__}.{method}" if method != "__call__" else "out="
             raise TypeError(
                 f"{ufunc.__name__}: {how} cannot be traced; call np.{ufunc.__name__} "
@@ -223,9 +223,11 @@ class Primitive:
     ) -> None:
         update_wrapper(self, function, updated=())
         self.function = function
-        self.pullbacks: Sequence[Pullback | None] = pullbacks
         self.pushforward = pushforward
-        self.name = name or getattr(function, "__name__", str(function))
+        self.name: str = str(name or getattr(function, "__name__", function))
+        self.pullbacks: Sequence[Pullback] = [
+            pull or _missing(self.name, i) for i, pull in enumerate(pullbacks)
+        ]
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """The function itself, or its record on the innermost level of `args`."""
@@ -237,29 +239,11 @@ class Primitive:
             return self.function(*args, **options)
         return level.apply(self, args, options)
 
-    def pull(
-        self,
-        g: Any,
-        out: Any,
-        saved: Any,
-        args: Sequence[Any],
-        options: Options,
-        places: Sequence[int],
-    ) -> list[Any]:
-        """The cotangents of the arguments at `places`."""
-        return [self.pull_one(i, g, out, args, options) for i in places]
-
-    def pull_one(
-        self, i: int, g: Any, out: Any, args: Sequence[Any], options: Options
-    ) -> Any:
+    def pull(self, i: int, g: Any, out: Any, args: Sequence[Any], options: Any) -> Any:
         """The cotangent of argument i."""
-        pullback = self.pullbacks[i] if i < len(self.pullbacks) else None
-        if pullback is None:
-            raise NotImplementedError(
-                f"{self.name} has no pullback for argument {i}; "
-                + HOW_TO_ADD.format(self.name)
-            )
-        return match(pullback(g, out, *args, **options), args[i], self.name)
+        if i >= len(self.pullbacks):
+            _missing(self.name, i)()
+        return match(self.pullbacks[i](g, out, *args, **options), args[i], self.name)
 
     def push(
         self, tangents: dict[int, Any], out: Any, args: Sequence[Any], options: Options
@@ -280,16 +264,32 @@ class Primitive:
         if self.pushforward == "linear":
             return self(*args[:i], t, *args[i + 1 :], **options)
         if self.pushforward == "elementwise":
-            pullback = self.pullbacks[i]
-            if pullback is not None:
-                return pullback(t, out, *args, **options)
+            return self.pullbacks[i](t, out, *args, **options)
         tape = Tape(1)  # the pullback's own derivative; see the class
         g = tape.leaf(0, np.zeros_like(out))
-        share = self.pull_one(i, g, out, args, options)
+        share = self.pull(i, g, out, args, options)
         if type(share) is not Traced or share.level is not tape:
             return np.zeros_like(out)
         (pushed,) = tape.sweep([(share.place, t)], keep=False)
         return np.zeros_like(out) if pushed is None else pushed
+
+
+class Step:
+    """What a Tape may hold in place of a Primitive: a pullback of several arguments."""
+
+    name = ""
+
+    def pull_all(
+        self,
+        g: Any,
+        out: Any,
+        saved: Any,
+        args: Sequence[Any],
+        options: Options,
+        places: Sequence[int],
+    ) -> list[Any]:
+        """The cotangents of the arguments at `places`."""
+        raise NotImplementedError
 
 
 class Tape:
@@ -312,23 +312,30 @@ class Tape:
 
     def apply(self, primitive: Primitive, args: Sequence[Any], options: Options) -> Any:
         """Compute, and write down what was computed from what."""
-        values, places, parents = self.open_up(args)
-        out = primitive(*values, **options)
+        values, places, parents, plain = self.open_up(args)
+        compute = primitive.function if plain else primitive
+        out = compute(*values, **options)
         return self.write(primitive, values, options, out, places, parents, None)
 
-    def open_up(self, args: Sequence[Any]) -> tuple[list[Any], list[int], list[int]]:
-        """The arguments' values, which of them are ours, and their numbers."""
-        values, places, parents = list(args), [], []
+    def open_up(
+        self, args: Sequence[Any]
+    ) -> tuple[list[Any], list[int], list[int], bool]:
+        """The values, which are ours, their numbers, and whether no other is traced."""
+        values, places, parents, plain = [], [], [], True
         for i, a in enumerate(args):
-            if type(a) is Traced and a.level is self:
-                values[i] = a.value
-                places.append(i)
-                parents.append(a.place)
-        return values, places, parents
+            if type(a) is Traced:
+                if a.level is self:
+                    places.append(i)
+                    parents.append(a.place)
+                    a = a.value
+                if type(a) is Traced:
+                    plain = False
+            values.append(a)
+        return values, places, parents, plain
 
     def write(
         self,
-        primitive: Any,
+        primitive: Primitive | Step,
         values: list[Any],
         options: Options,
         out: Any,
@@ -338,13 +345,10 @@ class Tape:
     ) -> Traced:
         """One more step; `saved` is what its primitive wants to remember."""
         if self.closed:
-            raise ValueError(
-                f"{primitive.name} met a traced value that has left the function it "
-                "was traced in; return it from there instead of keeping it"
-            )
+            raise _escaped(primitive.name)
         steps = self.steps
         if out.dtype is not values[places[0]].dtype:
-            _refuse_upcast(primitive, [values[i] for i in places], out)
+            _refuse_upcast(primitive.name, [values[i] for i in places], out)
         steps.append((primitive, values, options, out, places, parents, saved))
         return Traced(out, self, len(steps) - 1)
 
@@ -356,10 +360,9 @@ class Tape:
         """
         steps = self.steps
         cotangents: list[Any] = [None] * len(steps)
-        for place, g in seeds:
-            seen = cotangents[place]
-            cotangents[place] = g if seen is None else seen + g
         ours = bytearray(len(steps))  # may the array in `cotangents` be added to?
+        for place, g in seeds:
+            _add(cotangents, ours, place, g)
         for i in range(len(steps) - 1, self.leaves - 1, -1):  # eq ad-sweep
             g = cotangents[i]
             if g is None:
@@ -367,21 +370,20 @@ class Tape:
             cotangents[i] = None
             primitive, args, options, out, places, parents, saved = steps[i]
             if not keep:
-                steps[i] = None  # its arrays can be reused from here on
+                steps[i] = None  # its arrays can be used again from here on
             if primitive.name == "getitem" and type(g) is np.ndarray:
-                _add_slice(cotangents, ours, parents[0], g, args)  # eq ad-index
-                continue
-            shares = primitive.pull(g, out, saved, args, options, places)
-            for parent, share in zip(parents, shares, strict=True):
-                seen = cotangents[parent]
-                if seen is None:
-                    cotangents[parent] = share
-                elif ours[parent] and type(share) is np.ndarray:
-                    np.add(seen, share, out=seen)
-                else:
-                    total = seen + share  # eq ad-fan-out
-                    cotangents[parent] = total
-                    ours[parent] = type(total) is np.ndarray
+                _add_slice(cotangents, ours, parents[0], g, args)
+            elif isinstance(primitive, Step):
+                shares = primitive.pull_all(g, out, saved, args, options, places)
+                for parent, share in zip(parents, shares, strict=True):
+                    _add(cotangents, ours, parent, share)
+            else:
+                for k, parent in zip(places, parents, strict=True):
+                    share = primitive.pull(k, g, out, args, options)
+                    if cotangents[parent] is None:
+                        cotangents[parent] = share
+                    else:
+                        _add(cotangents, ours, parent, share)
         return cotangents[: self.leaves]
 
 
@@ -397,10 +399,7 @@ class Forward:
     def apply(self, primitive: Primitive, args: Sequence[Any], options: Options) -> Any:
         """Compute the result and its tangent."""
         if self.closed:
-            raise ValueError(
-                f"{primitive.name} met a traced value that has left the function it "
-                "was traced in; return it from there instead of keeping it"
-            )
+            raise _escaped(primitive.name)
         values, tangents = list(args), {}
         for i, a in enumerate(args):
             if type(a) is Traced and a.level is self:
@@ -408,7 +407,7 @@ class Forward:
         out = primitive(*values, **options)
         moving = [values[i] for i in tangents]
         if out.dtype is not moving[0].dtype:
-            _refuse_upcast(primitive, moving, out)
+            _refuse_upcast(primitive.name, moving, out)
         return Traced(out, self, primitive.push(tangents, out, values, options))
 
 
@@ -476,16 +475,46 @@ def sum_to(g: Any, shape: tuple[int, ...], name: str = "g") -> Any:
     return np.reshape(np.sum(g, axis=(*range(lead), *ones)), shape)
 
 
-def _refuse_upcast(primitive: Any, moving: list[Any], out: Any) -> None:
+def _escaped(name: str) -> ValueError:
+    return ValueError(
+        f"{name} met a traced value that has left the function it was traced in; "
+        "return it from there instead of keeping it"
+    )
+
+
+def _missing(name: str, i: int) -> Pullback:
+    """The pullback of an argument that has none."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise NotImplementedError(
+            f"{name} has no pullback for argument {i}; " + HOW_TO_ADD.format(name)
+        )
+
+    return refuse
+
+
+def _refuse_upcast(name: str, moving: list[Any], out: Any) -> None:
     """float32 meets float64: an error here, or a network twice as slow, unnoticed."""
-    if out.dtype == np.float64 and primitive.name != "astype":
+    if out.dtype == np.float64 and name != "astype":
         for value in moving:
             if value.dtype == np.float32:
                 raise ValueError(
-                    f"{primitive.name} met float32 and float64, wants one of them: the "
-                    "result would silently be float64. Make constants Python numbers "
+                    f"{name} met float32 and float64, wants one of them: the result "
+                    "would silently be float64. Make constants Python numbers "
                     "or float32, or cast with .astype"
                 )
+
+
+def _add(cotangents: list[Any], ours: bytearray, parent: int, share: Any) -> None:
+    """One more use of a value: its cotangents add up, in place where that is safe."""
+    seen = cotangents[parent]
+    if seen is None:
+        cotangents[parent] = share
+    elif ours[parent] and type(share) is np.ndarray:
+        np.add(seen, share, out=seen)
+    else:
+        cotangents[parent] = total = seen + share  # eq ad-fan-out
+        ours[parent] = type(total) is np.ndarray
 
 
 def _add_slice(
@@ -496,12 +525,12 @@ def _add_slice(
     A loop over the rows of x would otherwise cost the size of x at every step.
     """
     x, index = args
+    if not ours[parent]:
+        zeros = np.zeros(x.shape, x.dtype)
+        seen = cotangents[parent]
+        cotangents[parent] = zeros if seen is None else seen + zeros
+        ours[parent] = type(cotangents[parent]) is np.ndarray
     seen = cotangents[parent]
-    if seen is None:
-        seen = np.zeros(x.shape, x.dtype)
-    elif not ours[parent]:
-        seen = seen + np.zeros(x.shape, x.dtype)
-    cotangents[parent], ours[parent] = seen, type(seen) is np.ndarray
     if not ours[parent]:
         cotangents[parent] = seen + RULES["scatter"](g, index=index, like=x)
     elif may_repeat(index):

@@ -3,12 +3,14 @@
 The parameters of a model are a tree, and so are gradients and the state of an
 optimiser.  A tree is taken apart into the list of its leaves and a structure; the
 structure puts any list of the same length together again.  None is a tree without a
-leaf; whatever is no container is a leaf.
+leaf; whatever is no container is a leaf.  A dict of a kind of its own, such as
+defaultdict, is refused: what it knows beside its entries would be lost.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +39,11 @@ LEAF = Structure(None)
 
 
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
-    """The leaves of a tree from left to right, and its structure; O(leaves)."""
+    """The leaves of a tree from left to right, and its structure; O(leaves).
+
+    Raises:
+        ValueError: it holds a dict of another kind than dict and OrderedDict.
+    """
     leaves: list[Any] = []
     return leaves, _take_apart(tree, leaves)
 
@@ -49,8 +55,14 @@ def unflatten(structure: Structure, leaves: list[Any]) -> Any:
     probability.
 
     Raises:
-        ValueError: too few leaves or too many.
+        ValueError: too few leaves or too many, or no list of them.
     """
+    if not isinstance(structure, Structure):
+        raise ValueError(
+            f"structure is a {type(structure).__name__}, wants one that flatten gave"
+        )
+    if not isinstance(leaves, list | tuple):
+        raise ValueError(f"leaves is a {type(leaves).__name__}, wants a list")
     if len(leaves) != structure.size:
         raise ValueError(
             f"leaves has {len(leaves)} entries, wants {structure.size}, "
@@ -65,6 +77,10 @@ def flatten_like(structure: Structure, tree: Any, name: str = "tree") -> list[An
     Raises:
         ValueError: it has another structure; the message says where.
     """
+    if not isinstance(structure, Structure):
+        raise ValueError(
+            f"structure is a {type(structure).__name__}, wants one that flatten gave"
+        )
     leaves: list[Any] = []
     _follow(structure, tree, name, leaves)
     return leaves
@@ -74,8 +90,10 @@ def tree_map(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """The tree of f(leaf, ...), over trees of one structure.
 
     Raises:
-        ValueError: the trees differ in structure.
+        ValueError: the trees differ in structure, or f is no function.
     """
+    if not callable(f):
+        raise ValueError(f"f is a {type(f).__name__}, wants a function")
     leaves, structure = flatten(tree)
     more = [
         flatten_like(structure, other, f"others[{i}]") for i, other in enumerate(others)
@@ -106,6 +124,8 @@ def _take_apart(tree: Any, leaves: list[Any]) -> Structure:
 def _items(tree: Any) -> tuple[tuple[Any, ...], Any] | None:
     """The places of a container and what stands there; None for a leaf."""
     if isinstance(tree, dict):
+        if type(tree) not in (dict, OrderedDict):
+            raise ValueError(f"tree holds a {type(tree).__name__}, wants a plain dict")
         return tuple(tree), tree.values()
     if isinstance(tree, list | tuple):
         return tuple(range(len(tree))), tree
