@@ -109,7 +109,7 @@ def value_and_grad(
 
     @wraps(f)
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
-        tape, inside, structures = _traced(args, wanted)
+        tape, inside, inputs = _traced(args, wanted)
         try:
             out = f(*inside, **kwargs)
         finally:
@@ -120,7 +120,7 @@ def value_and_grad(
         seeds = []
         if value is not loss:
             seeds = [(loss.place, np.ones_like(unbox(value)))]
-        found = _split(tape.sweep(seeds, keep=False), inside, wanted, structures)
+        found = _split(tape.sweep(seeds, keep=False), *inputs)
         gradients = found if isinstance(argnums, tuple) else found[0]
         if has_aux:
             return (value, tree_map(lambda leaf: _own(leaf, tape), aux)), gradients
@@ -139,7 +139,7 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
             the cotangent has another structure or shape than f(x).
     """
     wanted = tuple(range(len(primals)))
-    tape, inside, structures = _traced(primals, wanted)
+    tape, inside, inputs = _traced(primals, wanted)
     try:
         out = f(*inside)
     finally:
@@ -159,7 +159,7 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
             if place is not None
         ]
         shares = tape.sweep(seeds, keep=True)  # eq ad-vjp
-        return tuple(_split(shares, inside, wanted, structures))
+        return tuple(_split(shares, *inputs))
 
     return unflatten(structure, values), pullback
 
@@ -497,8 +497,10 @@ def fused(forward: Function, backward: Function) -> Callable[[Function], Fused]:
 
 def _traced(
     args: Sequence[Any], wanted: Sequence[int]
-) -> tuple[Tape, list[Any], list[Structure]]:
-    """A new tape, the arguments with the wanted ones traced on it, and their structure.
+) -> tuple[Tape, list[Any], tuple[list[Any], list[Structure]]]:
+    """A new tape, the arguments with the wanted ones traced on it, and these inputs.
+
+    Inputs are given as the list of all their leaves, and the structure of each.
 
     Raises:
         ValueError: a wanted argument is missing, or holds something else than floats.
@@ -520,7 +522,7 @@ def _traced(
     for i, structure in zip(wanted, structures, strict=True):
         inside[i] = unflatten(structure, traced[start : start + structure.size])
         start += structure.size
-    return tape, inside, structures
+    return tape, inside, (leaves, structures)
 
 
 def _floats(leaves: list[Any], structure: Structure, name: str) -> list[Any]:
@@ -580,30 +582,24 @@ def _like(values: list[Any], structure: Structure, given: Any, name: str) -> lis
 
 
 def _split(
-    shares: list[Any],
-    inside: list[Any],
-    wanted: Sequence[int],
-    structures: list[Structure],
+    shares: list[Any], leaves: list[Any], structures: list[Structure]
 ) -> list[Any]:
-    """The cotangents of the wanted arguments, as trees; None becomes zeros.
+    """The cotangents of the inputs, as trees; None becomes zeros.
 
     Every array is the caller's own: pullbacks may give views, and the same array twice.
     """
     seen = set[int]()
+    found = []
+    for leaf, share in zip(leaves, shares, strict=True):
+        if share is None:
+            share = np.zeros(leaf.shape, leaf.dtype)
+        elif type(share) is np.ndarray:
+            if share.base is not None or id(share) in seen:
+                share = share.copy()
+            seen.add(id(share))
+        found.append(share)
     trees, start = [], 0
-    for i, structure in zip(wanted, structures, strict=True):
-        leaves = flatten(inside[i])[0]
-        found = []
-        for leaf, share in zip(
-            leaves, shares[start : start + len(leaves)], strict=True
-        ):
-            if share is None:
-                share = np.zeros(leaf.shape, leaf.dtype)
-            elif type(share) is np.ndarray:
-                if share.base is not None or id(share) in seen:
-                    share = share.copy()
-                seen.add(id(share))
-            found.append(share)
-        trees.append(unflatten(structure, found))
-        start += len(leaves)
+    for structure in structures:
+        trees.append(unflatten(structure, found[start : start + structure.size]))
+        start += structure.size
     return trees

@@ -58,11 +58,11 @@ class State:
     t: int
     norm: float
     _flat: Any = field(repr=False)
-    _buffers: _Buffers = field(repr=False)
+    _buffers: Any = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class _Optimizer:
+class Optimizer:
     """What all optimisers share: flat buffers, the schedule, clipping."""
 
     lr: Schedule
@@ -154,7 +154,7 @@ class _Optimizer:
 
 
 @dataclass(frozen=True, slots=True)
-class SGD(_Optimizer):
+class SGD(Optimizer):
     """θ ← θ − η g."""
 
     def _move(
@@ -165,7 +165,7 @@ class SGD(_Optimizer):
 
 
 @dataclass(frozen=True, slots=True)
-class Momentum(_Optimizer):
+class Momentum(Optimizer):
     """m ← β m + g, θ ← θ − η m; with Nesterov's look ahead, θ ← θ − η (g + β m).
 
     Polyak 1964, "Some methods of speeding up the convergence of iteration methods";
@@ -177,7 +177,7 @@ class Momentum(_Optimizer):
     moments = 1
 
     def __post_init__(self) -> None:
-        _Optimizer.__post_init__(self)
+        Optimizer.__post_init__(self)
         _keep(self, "beta", check_scalar("beta", self.beta, 0.0, 1.0))
         if not isinstance(self.nesterov, bool | np.bool_):
             raise ValueError(f"nesterov is {self.nesterov!r}, wants True or False")
@@ -196,7 +196,7 @@ class Momentum(_Optimizer):
 
 
 @dataclass(frozen=True, slots=True)
-class RMSProp(_Optimizer):
+class RMSProp(Optimizer):
     """v ← β v + (1 − β) g², θ ← θ − η g / (√v + ε).
 
     Tieleman and Hinton 2012, lecture 6.5 of "Neural networks for machine learning".
@@ -207,7 +207,7 @@ class RMSProp(_Optimizer):
     moments = 1
 
     def __post_init__(self) -> None:
-        _Optimizer.__post_init__(self)
+        Optimizer.__post_init__(self)
         _check_averages(self, "beta")
 
     def _move(
@@ -226,7 +226,7 @@ class RMSProp(_Optimizer):
 
 
 @dataclass(frozen=True, slots=True)
-class Adam(_Optimizer):
+class Adam(Optimizer):
     """m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← θ − η m̂ / (√v̂ + ε).
 
     m̂ and v̂ are m / (1 − β₁ᵗ) and v / (1 − β₂ᵗ).  Kingma and Ba 2015, "Adam: a method
@@ -240,7 +240,7 @@ class Adam(_Optimizer):
     moments = 2
 
     def __post_init__(self) -> None:
-        _Optimizer.__post_init__(self)
+        Optimizer.__post_init__(self)
         _check_averages(self, "beta1", "beta2")
 
     def _move(
@@ -358,12 +358,14 @@ def fit(
     loss: Callable[..., Any],
     parameters: Any,
     batches: Iterable[Any],
-    optimizer: _Optimizer,
+    optimizer: Optimizer,
     *,
     progress: bool = False,
     watch: Callable[[int, Any], None] | None = None,
 ) -> Fit:
-    """Step `optimizer` along the gradient of loss(parameters, *batch), batch by batch.
+    """Step `optimizer` along the gradient of the loss, batch by batch.
+
+    `loss(parameters, x, ...)` takes the entries of a batch as its arguments.
 
     Stops when the batches do.  With `progress` it draws a bar on the error output;
     `watch(t, parameters)` is called after every step.
@@ -372,14 +374,14 @@ def fit(
         ValueError: there is no batch, or the loss is not one finite number at some
             step; otherwise as `Adam.init` and `Adam.step`.
     """
-    for name, f in (("loss", loss), ("watch", watch or (lambda *_: None))):
-        if not callable(f):
+    for name, f in (("loss", loss), ("watch", watch)):
+        if not callable(f) and (name == "loss" or f is not None):
             raise ValueError(f"{name} is a {type(f).__name__}, wants a function")
     if not isinstance(batches, Iterable):
         raise ValueError(
             f"batches is a {type(batches).__name__}, wants a list or an iterator"
         )
-    if not isinstance(optimizer, _Optimizer):
+    if not isinstance(optimizer, Optimizer):
         raise ValueError(
             f"optimizer is a {type(optimizer).__name__}, wants one as Adam() makes"
         )
@@ -425,7 +427,7 @@ def minibatches(
     size, epochs = check_whole("size", size, 1), check_whole("epochs", epochs, 1)
     check_rng(rng)
     if not isinstance(arrays, tuple) or not arrays:
-        got = "empty" if arrays == () else f"a {type(arrays).__name__}"
+        got = "empty" if isinstance(arrays, tuple) else f"a {type(arrays).__name__}"
         raise ValueError(f"arrays is {got}, wants a tuple of arrays of one length")
     for i, a in enumerate(arrays):
         if not isinstance(a, np.ndarray) or a.ndim == 0:
@@ -516,7 +518,8 @@ def _as_floats(structure: Structure, name: str, i: int, leaf: Any) -> Any:
 
 def _flat_length(g: Any) -> float:
     """√ Σ g² in one pass; wrong where the squares leave the range of floats."""
-    return math.sqrt(float(np.dot(g, g)))
+    with np.errstate(over="ignore"):
+        return math.sqrt(float(np.dot(g, g)))
 
 
 def _length(structure: Structure, name: str, arrays: list[Any]) -> float:

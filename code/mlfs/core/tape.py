@@ -209,9 +209,9 @@ class Primitive:
 
     `pushforward` says how tangents pass: "elementwise", where entry i of the result
     needs entry i of the arguments only, so that the pullback is the pushforward, too;
-    "linear", in each argument on its own; a function of (tangents by argument, result,
-    *arguments, **options); or None: then the pullback, which is linear in g, is itself
-    pulled back.
+    "linear", in each argument on its own; a function of the tangents by number of
+    argument, the result, the arguments and the options; or None: then the pullback,
+    which is linear in g, is itself pulled back.
     """
 
     def __init__(

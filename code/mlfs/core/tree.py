@@ -12,30 +12,23 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Structure:
+class Structure(NamedTuple):
     """A tree without its leaves: the container, the names of its places, its branches.
 
-    A leaf is a Structure whose `kind` is None.
+    A leaf is a Structure whose `kind` is None; `size` counts the leaves.
     """
 
     kind: type | None
     names: tuple[Any, ...] = ()
-    branches: tuple[Structure, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """How many leaves a tree of this structure has."""
-        if self.kind is None:
-            return 1
-        return sum(branch.size for branch in self.branches)
+    branches: tuple[Any, ...] = ()
+    size: int = 1
 
 
 LEAF = Structure(None)
+_leaf_kinds: set[type] = set()  # found to be no containers: asked at every step
 
 
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
@@ -82,7 +75,9 @@ def flatten_like(structure: Structure, tree: Any, name: str = "tree") -> list[An
             f"structure is a {type(structure).__name__}, wants one that flatten gave"
         )
     leaves: list[Any] = []
-    _follow(structure, tree, name, leaves)
+    if not _collect(structure, tree, leaves):
+        leaves = []
+        _follow(structure, tree, name, leaves)
     return leaves
 
 
@@ -114,11 +109,17 @@ def leaf_names(structure: Structure, name: str) -> list[str]:
 
 def _take_apart(tree: Any, leaves: list[Any]) -> Structure:
     kind = type(tree)
+    if kind in _leaf_kinds:
+        leaves.append(tree)
+        return LEAF
     if (found := _items(tree)) is None:
+        _leaf_kinds.add(kind)
         leaves.append(tree)
         return LEAF
     names, values = found
-    return Structure(kind, names, tuple([_take_apart(v, leaves) for v in values]))
+    before = len(leaves)
+    branches = tuple([_take_apart(value, leaves) for value in values])
+    return Structure(kind, names, branches, len(leaves) - before)
 
 
 def _items(tree: Any) -> tuple[tuple[Any, ...], Any] | None:
@@ -142,6 +143,10 @@ def _put_together(structure: Structure, leaves: Iterator[Any]) -> Any:
     if kind is None:
         return next(leaves)
     parts = [_put_together(branch, leaves) for branch in structure.branches]
+    if kind is list:
+        return parts
+    if kind is dict:
+        return dict(zip(structure.names, parts, strict=True))
     if kind is type(None):
         return None
     if issubclass(kind, dict):
@@ -154,6 +159,32 @@ def _put_together(structure: Structure, leaves: Iterator[Any]) -> Any:
     for name, part in zip(structure.names, parts, strict=True):
         object.__setattr__(made, name, part)
     return made
+
+
+def _collect(structure: Structure, tree: Any, leaves: list[Any]) -> bool:
+    """Gather the leaves of a tree of this structure; False where it may have another.
+
+    The common containers only, and no names for messages: this runs at every step.
+    """
+    kind: Any = type(tree)
+    if structure.kind is None and kind in _leaf_kinds:
+        leaves.append(tree)
+        return True
+    if kind is not structure.kind:
+        return False
+    if kind is dict:
+        if len(tree) != len(structure.names):
+            return False
+        for name, branch in zip(structure.names, structure.branches, strict=True):
+            if name not in tree or not _collect(branch, tree[name], leaves):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        pairs = zip(structure.branches, tree, strict=False)
+        return len(tree) == len(structure.names) and all(
+            [_collect(branch, value, leaves) for branch, value in pairs]
+        )
+    return False
 
 
 def _follow(structure: Structure, tree: Any, name: str, leaves: list[Any]) -> None:
