@@ -409,7 +409,15 @@ def primitive(
     ...     return np.cbrt(x)
     """
     how = "elementwise" if elementwise else None
-    return lambda function: Primitive(function, *pullbacks, pushforward=how)
+
+    def declare(function: Function) -> Primitive:
+        @wraps(function)
+        def to_array(*args: Any, **options: Any) -> Any:
+            return _as_array(function(*args, **options))
+
+        return Primitive(to_array, *pullbacks, pushforward=how)
+
+    return declare
 
 
 def define(

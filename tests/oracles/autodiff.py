@@ -3,6 +3,8 @@
 Nothing here is imported from the package.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from scipy import linalg
 
@@ -15,10 +17,7 @@ def slope(f, x, v, h=1e-3):
     """
     rows = [(f(x + s * v) - f(x - s * v)) / (2 * s) for s in h / 2.0 ** np.arange(4)]
     for k in range(1, 4):
-        rows = [
-            (4**k * fine - coarse) / (4**k - 1)
-            for coarse, fine in zip(rows[:-1], rows[1:], strict=True)
-        ]
+        rows = [(4**k * fine - coarse) / (4**k - 1) for coarse, fine in pairwise(rows)]
     return rows[0]
 
 

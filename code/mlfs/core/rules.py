@@ -505,9 +505,9 @@ def ravel(a: Any) -> Any:
 @instead(np.expand_dims)
 def expand_dims(a: Any, axis: Any) -> Any:
     """`a` with new axes of length one."""
-    new = axis if isinstance(axis, tuple) else (axis,)
-    ndim = a.ndim + len(new)
-    new = [i % ndim for i in new]
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    ndim = a.ndim + len(axes)
+    new = [i % ndim for i in axes]
     lengths = iter(a.shape)
     return _reshape(a, shape=[1 if i in new else next(lengths) for i in range(ndim)])
 
@@ -614,6 +614,9 @@ _pick = row(
     key=("primitive", "getitem"),
     name="getitem",
 )
+
+
+_pick.is_index = True
 
 
 @instead("getitem")

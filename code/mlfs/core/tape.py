@@ -53,8 +53,9 @@ class Traced:
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *args: Any, **options: Any
     ) -> Any:
-        if method != "__call__" or (options and options.keys() & {"out", "where"}):
-            how = f"{ufunc.__name__}.{method}" if method != "__call__" else "out="
+        if method != "__call__" or options:
+            how = f"{ufunc.__name__}.{method}" if method != "__call__" else ""
+            how = how or " and ".join(f"{name}=" for name in options)
             raise TypeError(
                 f"{ufunc.__name__}: {how} cannot be traced; call np.{ufunc.__name__} "
                 "itself and keep its result, or use np.sum, np.cumsum, np.where"
@@ -214,6 +215,8 @@ class Primitive:
     which is linear in g, is itself pulled back.
     """
 
+    is_index = False  # x[index]: its cotangent is added in place
+
     def __init__(
         self,
         function: Callable[..., Any],
@@ -224,7 +227,7 @@ class Primitive:
         update_wrapper(self, function, updated=())
         self.function = function
         self.pushforward = pushforward
-        self.name: str = str(name or getattr(function, "__name__", function))
+        self.name = name or str(getattr(function, "__name__", "a function"))
         self.pullbacks: Sequence[Pullback] = [
             pull or _missing(self.name, i) for i, pull in enumerate(pullbacks)
         ]
@@ -278,6 +281,7 @@ class Step:
     """What a Tape may hold in place of a Primitive: a pullback of several arguments."""
 
     name = ""
+    is_index = False
 
     def pull_all(
         self,
@@ -371,7 +375,7 @@ class Tape:
             primitive, args, options, out, places, parents, saved = steps[i]
             if not keep:
                 steps[i] = None  # its arrays can be used again from here on
-            if primitive.name == "getitem" and type(g) is np.ndarray:
+            if primitive.is_index and type(g) is np.ndarray:
                 _add_slice(cotangents, ours, parents[0], g, args)
             elif isinstance(primitive, Step):
                 shares = primitive.pull_all(g, out, saved, args, options, places)
@@ -420,12 +424,20 @@ def dispatch(function: Any, args: Sequence[Any], options: Options) -> Any:
     Raises:
         NotImplementedError: it has none.
     """
+    name = getattr(function, "__name__", str(function))
     rule = RULES.get(function)
     if rule is not None:
-        return rule(*args, **options)
+        try:
+            return rule(*args, **options)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            raise NotImplementedError(
+                f"np.{name} with {', '.join(f'{o}=' for o in options)} cannot be "
+                f"differentiated: {error}"
+            ) from error
     if function in CONSTANT:
         return function(*unbox(args), **unbox(options))
-    name = getattr(function, "__name__", str(function))
     raise NotImplementedError(
         f"np.{name} cannot be differentiated yet: " + HOW_TO_ADD.format(f"np.{name}")
     )
@@ -453,8 +465,8 @@ def match(share: Any, value: Any, name: str = "") -> Any:
     """
     if share.shape != value.shape:
         share = sum_to(share, value.shape, name)  # eq ad-broadcast
-    if share.dtype is not value.dtype and share.dtype.kind == "c":
-        return share if value.dtype.kind == "c" else np.real(share)
+    if share.dtype is not value.dtype and share.dtype.kind != value.dtype.kind:
+        return np.real(share) if value.dtype.kind == "f" else share + 0j
     return share
 
 
