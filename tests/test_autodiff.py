@@ -540,6 +540,9 @@ def test_speelpenning_product_has_no_division_by_zero():
     f = np.prod
     assert (ad.grad(f)(np.array([1.0, 0.0, 3.0, 4.0])) == [0, 12, 0, 0]).all()
     assert (ad.grad(f)(np.array([0.0, 0.0, 3.0, 4.0])) == 0).all()
+    tiny = np.r_[1e-300, np.full(100, 0.1)]  # the product itself is zero
+    np.testing.assert_allclose(ad.grad(f)(tiny)[0], 1e-100, rtol=1e-12)
+    assert ad.grad(f)(np.array([3.0])) == 1
     H = ad.hessian(f)(np.array([0.0, 0.0, 3.0, 4.0]))
     want = np.zeros((4, 4))
     want[0, 1] = want[1, 0] = 12

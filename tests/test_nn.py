@@ -114,6 +114,8 @@ CASES = {
     + [
         (conv_args(1, 4, 5, 2, 2, 1, 1), {}),
         (conv_args(1, 2, 3, 1, 2, 2, 2), {"stride": 3, "padding": 2}),
+        (conv_args(1, 2, 3, 1, 2, 2, 3), {"padding": 2}),
+        (conv_args(1, 2, 1, 2, 1, 2, 1), {"padding": 2}),
         (conv_args(2, 4, 4, 1, 2, 3, 3), {"activation": "tanh"}),
         (
             smooth_relu(
@@ -130,7 +132,10 @@ CASES = {
         )
         for stride, padding in itertools.product((1, 2, 3), (0, 1))
     ]
-    + [((draw(1, 2, 3, 2), draw(1, 1, 1, 2), draw(1)), {"stride": 2})],
+    + [
+        ((draw(1, 2, 3, 2), draw(1, 1, 1, 2), draw(1)), {"stride": 2}),
+        ((draw(1, 5, 4, 2), draw(2, 3, 1, 2), draw(1)), {"padding": 2}),
+    ],
     "_lstm": [(recurrent(3, 2, 2, 2, 4), {}), (recurrent(1, 1, 3, 1, 4), {})],
     "_gru": [(recurrent(3, 2, 2, 2, 3), {}), (recurrent(1, 1, 3, 1, 3), {})],
 }
@@ -168,6 +173,7 @@ LARGE = {
     "_conv2d": [
         (conv_args(10, 32, 32, 3, 2, 3, 3), {"padding": 1}),
         (conv_args(3, 64, 64, 4, 2, 5, 5), {"stride": 2, "activation": "tanh"}),
+        (conv_args(2, 60, 60, 4, 2, 5, 5), {}),
         ((draw(2, 4, 5, 3).T, draw(2, 2, 2, 3).T[:2], draw(2)), {"padding": 3}),
     ],
     "_conv2d_transpose": [
@@ -725,3 +731,430 @@ def test_kernels_have_no_other_public_pairs():
     }
     used = {fused.forward.__name__ for fused in FUSED.values()}
     assert pairs - used <= {"log_softmax"}, "a kernel that no layer uses"
+
+
+# ---------------------------------------------------------------- bad input
+
+MAKE = np.random.default_rng(0)
+X = np.ones((2, 4), np.float32)  # rows
+X64 = X.astype(np.float64)
+SEQ = np.ones((3, 2, 4), np.float32)
+PIC = np.ones((2, 5, 5, 4), np.float32)
+DENSE = nn.dense_init(MAKE, 4, 3)
+CONV = nn.conv_init(MAKE, 3, 4, 2)
+NORM = nn.norm_init(4)
+MIX = nn.self_attention_init(MAKE, 4)
+BLOCK = nn.block_init(MAKE, 4, 8)
+LSTM_P, GRU_P = nn.lstm_init(MAKE, 4, 5), nn.gru_init(MAKE, 4, 5)
+TABLE = nn.embedding_init(MAKE, 7, 4)
+
+
+def no_floats(call, name):
+    """What no array of floats may be."""
+    for value, got in (
+        ([1.0], "a list"),
+        (None, "a NoneType"),
+        ("abc", "a str"),
+        (np.ones(4, int), "int64"),
+        (np.ones(4, np.float16), "float16"),
+        (np.ones(4) * 1j, "complex128"),
+        (np.ones(4, ">f8"), ">f8"),
+        (np.ma.MaskedArray(np.ones(4), True), "a MaskedArray"),
+    ):
+        yield (lambda v=value: call(v)), rf"^{name} (is|holds) {got}, wants .*float32"
+
+
+def no_whole(call, name, low=1):
+    for value in (low - 1, 1.5, "3", None, True, [3]):
+        yield (lambda v=value: call(v)), rf"^{name} is .*wants a whole number"
+
+
+def no_flag(call, name):
+    for value in (1, "yes", None):
+        yield (lambda v=value: call(v)), rf"^{name} is .*wants True or False"
+
+
+def no_params(call, params, *, missing):
+    """No dict, one that lacks a part, and parts of another type and shape."""
+    yield (lambda: call(None)), "^params is NoneType, wants a dict with"
+    yield (lambda: call([1.0])), "^params is list, wants a dict with"
+    yield (lambda: call(np.ones(3))), "^params is ndarray, wants a dict with"
+    less = {k: v for k, v in params.items() if k != missing}
+    yield (lambda: call(less)), rf"^params is \[.*, wants a dict with .*'{missing}'"
+    for name, part in params.items():
+        for bad, message in (
+            (part.astype(np.float64), "holds float64, wants float32"),
+            (part.tolist(), "is a list, wants"),
+            (part[None], r"has shape \(1, .*wants \("),
+            (part[..., :-1], r"has shape .*wants \("),
+        ):
+            at = r"^params\['\w+'\] "  # a part may be what the others are held against
+            there = {**params, name: bad}
+            yield (lambda p=there: call(p)), at + message
+
+
+def no_layer(call, params):
+    yield (lambda: call(None)), "^params is NoneType, wants a dict with"
+    for name in params:
+        less = {k: v for k, v in params.items() if k != name}
+        yield (lambda p=less: call(p)), f"^params is .*wants a dict with .*'{name}'"
+        yield (
+            (lambda p={**params, name: 3}: call(p)),
+            "^params is int, wants a dict with",
+        )
+
+
+def no_activation(call):
+    for value in ("gelu", "RELU", 3, np.tanh, X, ["relu"]):
+        yield (lambda v=value: call(v)), "^activation is .*wants 'relu', 'tanh' or None"
+
+
+def no_rng(call):
+    for value in (0, None, np.random):
+        yield (lambda v=value: call(v)), "^rng is .*wants a np.random.Generator"
+
+
+def no_gain(call):
+    for value in (-1.0, np.nan, np.inf, 1e31, "2"):
+        yield (lambda v=value: call(v)), "^gain is .*wants"
+
+
+def no_labels(call):
+    """Of logits (2, 4)."""
+    yield (lambda: call([0.0, 1.0])), "^labels holds float64, wants whole numbers"
+    yield (lambda: call([True, False])), "^labels holds bool, wants whole numbers"
+    yield (lambda: call(["a", "b"])), "^labels holds <U1, wants whole numbers"
+    yield (lambda: call(None)), "^labels holds object, wants whole numbers"
+    yield (lambda: call([0])), r"^labels has shape \(1,\), wants \(2,\), one label"
+    yield (lambda: call([[0], [1]])), r"^labels has shape \(2, 1\), wants \(2,\)"
+    yield (lambda: call([0, 4])), "^labels runs from 0 to 4, wants 0 to 3"
+    yield (lambda: call([-1, 0])), "^labels runs from -1 to 0, wants 0 to 3"
+    masked = np.ma.MaskedArray([0, 1], [True, False])
+    yield (lambda: call(masked)), "^labels is a MaskedArray, wants"
+
+
+def no_steps(call):
+    """Stride and padding."""
+    yield from no_whole(lambda v: call(stride=v), "stride")
+    yield from no_whole(lambda v: call(padding=v), "padding", low=0)
+
+
+def entropies(function):
+    yield from no_floats(lambda x: function(x, [0, 1]), "logits")
+    yield from no_labels(lambda labels: function(X, labels))
+    yield (lambda: function(X[0, 0], np.array(0))), r"^logits has shape \(\), wants"
+    yield (lambda: function(X[:, :0], [0, 0])), r"^logits has shape \(2, 0\), wants"
+
+
+def recurrents(function, params):
+    yield from no_floats(lambda x: function(params, x), "x")
+    yield (lambda: function(params, X)), r"^x has shape \(2, 4\), wants \(T, B, n\)"
+    yield (lambda: function(params, SEQ[:0])), r"^x has shape \(0, .* at least one step"
+    yield (
+        (lambda: function(params, SEQ[..., :3])),
+        r"^params\['Wx'\] has shape .*wants \(3, ",
+    )
+    yield from no_params(lambda p: function(p, SEQ), params, missing="Wh")
+    start = np.ones((2, 5), np.float32)
+    for bad, message in (
+        (start[:1], r"has shape \(1, 5\), wants \(2, 5\)"),
+        (start[0], r"has shape \(5,\), wants \(2, 5\)"),
+        (start.astype(float), "holds float64, wants float32"),
+        ([0.0], "is a list, wants"),
+    ):
+        yield (lambda b=bad: function(params, SEQ, b)), "^h0 " + message
+        if function is nn.lstm:
+            yield (lambda b=bad: function(params, SEQ, None, b)), "^c0 " + message
+
+
+Q, K, V = X, np.ones((3, 4), np.float32), np.ones((3, 2), np.float32)
+QKV = np.ones((2, 3, 12), np.float32)
+REFUSALS = {
+    "relu": [*no_floats(nn.relu, "x")],
+    "sigmoid": [*no_floats(nn.sigmoid, "x")],
+    "gelu": [
+        *no_floats(nn.gelu, "x"),
+        *no_flag(lambda v: nn.gelu(X, approximate=v), "approximate"),
+    ],
+    "cross_entropy": [*entropies(nn.cross_entropy)],
+    "mean_cross_entropy": [
+        *entropies(nn.mean_cross_entropy),
+        (
+            lambda: nn.mean_cross_entropy(X[:0], np.zeros(0, int)),
+            r"^logits has shape \(0, 4\), wants at least one row",
+        ),
+    ],
+    "attention": [
+        *no_floats(lambda q: nn.attention(q, K, V), "q"),
+        *no_floats(lambda k: nn.attention(Q, k, V), "k"),
+        *no_floats(lambda v: nn.attention(Q, K, v), "v"),
+        *no_flag(lambda c: nn.attention(Q, Q, Q, causal=c), "causal"),
+        (lambda: nn.attention(Q[0], K, V), r"^q has shape \(4,\), wants \(..., T, d\)"),
+        (lambda: nn.attention(Q[:, :0], K, V), r"^q has shape \(2, 0\), wants"),
+        (lambda: nn.attention(Q, K[:, :3], V), r"^k has .*, wants \(S, 4\)"),
+        (lambda: nn.attention(Q, K[:0], V[:0]), r"^k has .* at least one key"),
+        (lambda: nn.attention(Q, K, V[:2]), r"^v has .*, wants \(3, e\)"),
+        (
+            lambda: nn.attention(Q, K[None], V),
+            r"^k has shape \(1, 3, 4\), wants \(S, 4",
+        ),
+        (lambda: nn.attention(Q[None], K, V), r"^k has .*wants \(1, S, 4\)"),
+        (lambda: nn.attention(Q, K, V, causal=True), r"^k has .*wants \(2, 4\)"),
+        (
+            lambda: nn.attention(Q, K.astype(float), V),
+            "^k holds float64, wants float32",
+        ),
+        (
+            lambda: nn.attention(Q, K, V.astype(float)),
+            "^v holds float64, wants float32",
+        ),
+    ],
+    "multihead": [
+        *no_floats(lambda x: nn.multihead(x, heads=1), "qkv"),
+        *no_whole(lambda v: nn.multihead(QKV, heads=v), "heads"),
+        *no_flag(lambda v: nn.multihead(QKV, heads=2, causal=v), "causal"),
+        (lambda: nn.multihead(QKV[0], heads=2), r"^qkv has .*wants \(B, T, 3d\)"),
+        (lambda: nn.multihead(QKV, heads=3), r"^qkv has .*a multiple of heads, 3"),
+        (
+            lambda: nn.multihead(QKV[:, :0], heads=2),
+            r"^qkv has shape \(2, 0, 12\), wan",
+        ),
+        (
+            lambda: nn.multihead(QKV[..., :0], heads=2),
+            r"^qkv has shape \(2, 3, 0\), wa",
+        ),
+    ],
+    "dense_init": [
+        *no_rng(lambda r: nn.dense_init(r, 2, 3)),
+        *no_whole(lambda v: nn.dense_init(MAKE, v, 3), "n"),
+        *no_whole(lambda v: nn.dense_init(MAKE, 3, v), "m"),
+        *no_gain(lambda v: nn.dense_init(MAKE, 3, 2, gain=v)),
+    ],
+    "dense": [
+        *no_floats(lambda x: nn.dense(DENSE, x), "x"),
+        *no_params(lambda p: nn.dense(p, X), DENSE, missing="b"),
+        *no_activation(lambda a: nn.dense(DENSE, X, activation=a)),
+        (lambda: nn.dense(DENSE, X[0, 0]), r"^x has shape \(\), wants"),
+        (lambda: nn.dense(DENSE, X64), r"^params\['W'\] holds float32, wants float64"),
+        (lambda: nn.dense(DENSE, X[:, :3]), r"^params\['W'\] has .* wants \(3, m\)"),
+    ],
+    "mlp_init": [
+        *no_rng(lambda r: nn.mlp_init(r, [2, 3])),
+        *no_gain(lambda v: nn.mlp_init(MAKE, [3, 2, 1], gain=v)),
+        *no_whole(lambda v: nn.mlp_init(MAKE, [3, v]), r"sizes\[1\]"),
+        (
+            lambda: nn.mlp_init(MAKE, [3]),
+            r"^sizes is \[3\], wants a list of at least tw",
+        ),
+        (lambda: nn.mlp_init(MAKE, 3), "^sizes is 3, wants a list of at least two"),
+    ],
+    "mlp": [
+        *no_floats(lambda x: nn.mlp([DENSE], x), "x"),
+        *no_activation(lambda a: nn.mlp([DENSE], X, activation=a)),
+        (lambda: nn.mlp([], X), "^params is empty, wants a list of layers"),
+        (lambda: nn.mlp(DENSE, X), "^params is a dict, wants a list of layers"),
+        (lambda: nn.mlp([DENSE, DENSE], X), r"^params\['W'\] has .* wants \(3, m\)"),
+        (lambda: nn.mlp([DENSE, 3], X), "^params is int, wants a dict"),
+    ],
+    "conv_init": [
+        *no_rng(lambda r: nn.conv_init(r, 3, 2, 1)),
+        *no_whole(lambda v: nn.conv_init(MAKE, v, 2, 1), "size"),
+        *no_whole(lambda v: nn.conv_init(MAKE, 3, v, 1), "C"),
+        *no_whole(lambda v: nn.conv_init(MAKE, 3, 2, v), "F"),
+        *no_gain(lambda v: nn.conv_init(MAKE, 3, 2, 1, gain=v)),
+    ],
+    "conv2d": [
+        *no_floats(lambda x: nn.conv2d(CONV, x), "x"),
+        *no_params(lambda p: nn.conv2d(p, PIC), CONV, missing="W"),
+        *no_steps(lambda **options: nn.conv2d(CONV, PIC, **options)),
+        *no_activation(lambda a: nn.conv2d(CONV, PIC, activation=a)),
+        (
+            lambda: nn.conv2d(CONV, PIC[0]),
+            r"^x has shape \(5, 5, 4\), wants \(N, height",
+        ),
+        (
+            lambda: nn.conv2d(CONV, PIC[..., :3]),
+            r"^params\['W'\] has .*wants .*, 3, F\)",
+        ),
+        (
+            lambda: nn.conv2d(CONV, PIC[:, :2]),
+            r"^params\['W'\] has .*of 2 by 5, its pad",
+        ),
+        (lambda: nn.conv2d(CONV, PIC[:, :, :2]), r"^params\['W'\] .*fits .*5 by 2"),
+        (
+            lambda: nn.conv2d(CONV, PIC[:, :0], padding=2),
+            r"^x has shape \(2, 0, 5, 4\)",
+        ),
+        (
+            lambda: nn.conv2d({"W": CONV["W"][:0], "b": CONV["b"]}, PIC),
+            r"^params\['W'\] has shape \(0, 3, 4, 2\), wants",
+        ),
+    ],
+    "conv2d_transpose": [
+        *no_floats(lambda x: nn.conv2d_transpose(CONV, x), "x"),
+        *no_params(
+            lambda p: nn.conv2d_transpose(p, PIC[..., :2]),
+            {"W": CONV["W"], "b": CONV["b"][[0, 0, 0, 0]]},
+            missing="W",
+        ),
+        *no_steps(lambda **options: nn.conv2d_transpose(CONV, PIC, **options)),
+        (
+            lambda: nn.conv2d_transpose(CONV, PIC[0]),
+            r"^x has shape .*wants \(N, height",
+        ),
+        (lambda: nn.conv2d_transpose(CONV, PIC), r"^params\['W'\] has .*, C, 4\)"),
+        (lambda: nn.conv2d_transpose(CONV, PIC[:, :0]), r"^x has .* pixels in them"),
+        (
+            lambda: nn.conv2d_transpose(
+                {"W": CONV["W"], "b": np.ones(4, np.float32)}, PIC[..., :2], padding=4
+            ),
+            "^padding is 4, wants less than half .* 7 by 7",
+        ),
+        (
+            lambda: nn.conv2d_transpose(
+                {"W": CONV["W"][:0], "b": np.ones(4, np.float32)}, PIC[..., :2]
+            ),
+            r"^params\['W'\] has shape \(0, .* no axis of length 0",
+        ),
+    ],
+    "norm_init": [*no_whole(nn.norm_init, "d")],
+    "layer_norm": [
+        *no_floats(lambda x: nn.layer_norm(NORM, x), "x"),
+        *no_params(lambda p: nn.layer_norm(p, X), NORM, missing="shift"),
+        (lambda: nn.layer_norm(NORM, X[0, 0]), r"^x has shape \(\), wants \(..., d\)"),
+        (lambda: nn.layer_norm(NORM, X[:, :0]), r"^x has shape \(2, 0\), wants"),
+        *(
+            (lambda e=e: nn.layer_norm(NORM, X, epsilon=e), "^epsilon is .*wants")
+            for e in (0.0, -1.0, np.nan, np.inf, 1e-40, "1", None, 2)
+        ),
+    ],
+    "embedding_init": [
+        *no_rng(lambda r: nn.embedding_init(r, 2, 3)),
+        *no_whole(lambda v: nn.embedding_init(MAKE, v, 3), "V"),
+        *no_whole(lambda v: nn.embedding_init(MAKE, 3, v), "d"),
+    ],
+    "embedding": [
+        *no_floats(lambda t: nn.embedding(t, [0]), "table"),
+        (
+            lambda: nn.embedding(TABLE[0], [0]),
+            r"^table has shape \(4,\), wants \(V, d\)",
+        ),
+        (lambda: nn.embedding(TABLE, [0, 7]), "^ids runs from 0 to 7, wants 0 to 6"),
+        (lambda: nn.embedding(TABLE, [-1]), "^ids runs from -1 to -1, wants 0 to 6"),
+        (lambda: nn.embedding(TABLE, [1.0]), "^ids holds float64, wants whole numbers"),
+        (lambda: nn.embedding(TABLE, [True]), "^ids holds bool, wants whole numbers"),
+        (lambda: nn.embedding(TABLE, None), "^ids holds object, wants whole numbers"),
+    ],
+    "self_attention_init": [
+        *no_rng(lambda r: nn.self_attention_init(r, 3)),
+        *no_whole(lambda v: nn.self_attention_init(MAKE, v), "d"),
+    ],
+    "self_attention": [
+        *no_floats(lambda x: nn.self_attention(MIX, x, heads=2), "x"),
+        *no_layer(lambda p: nn.self_attention(p, SEQ, heads=2), MIX),
+        *no_whole(lambda v: nn.self_attention(MIX, SEQ, heads=v), "heads"),
+        *no_flag(lambda v: nn.self_attention(MIX, SEQ, heads=2, causal=v), "causal"),
+        (lambda: nn.self_attention(MIX, X, heads=2), r"^x has .*wants \(B, T, d\)"),
+        (lambda: nn.self_attention(MIX, SEQ, heads=3), "^x has .*multiple of heads, 3"),
+        (
+            lambda: nn.self_attention(MIX, SEQ[:, :0], heads=2),
+            r"^x has shape \(3, 0, 4",
+        ),
+    ],
+    "block_init": [
+        *no_rng(lambda r: nn.block_init(r, 3, 4)),
+        *no_whole(lambda v: nn.block_init(MAKE, v, 4), "d"),
+        *no_whole(lambda v: nn.block_init(MAKE, 4, v), "hidden"),
+    ],
+    "block": [
+        *no_floats(lambda x: nn.block(BLOCK, x, heads=2), "x"),
+        *no_layer(lambda p: nn.block(p, SEQ, heads=2), BLOCK),
+        *no_whole(lambda v: nn.block(BLOCK, SEQ, heads=v), "heads"),
+        *no_flag(lambda v: nn.block(BLOCK, SEQ, heads=2, causal=v), "causal"),
+        (lambda: nn.block(BLOCK, X, heads=2), r"^x has .*wants \(B, T, d\)"),
+        (lambda: nn.block(BLOCK, SEQ, heads=3), "^x has .*multiple of heads, 3"),
+    ],
+    "lstm_init": [
+        *no_rng(lambda r: nn.lstm_init(r, 2, 3)),
+        *no_whole(lambda v: nn.lstm_init(MAKE, v, 3), "n"),
+        *no_whole(lambda v: nn.lstm_init(MAKE, 3, v), "H"),
+    ],
+    "lstm": [*recurrents(nn.lstm, LSTM_P)],
+    "gru_init": [
+        *no_rng(lambda r: nn.gru_init(r, 2, 3)),
+        *no_whole(lambda v: nn.gru_init(MAKE, v, 3), "n"),
+        *no_whole(lambda v: nn.gru_init(MAKE, 3, v), "H"),
+    ],
+    "gru": [*recurrents(nn.gru, GRU_P)],
+}
+
+
+def test_every_public_function_is_in_the_table():
+    mine = {
+        name
+        for name, it in vars(nn).items()
+        if callable(it)
+        and getattr(it, "__module__", None) == nn.__name__
+        and not name.startswith("_")
+    }
+    assert mine == set(REFUSALS)
+    theirs = {"log_softmax", "softmax"}  # of mlfs.autodiff
+    assert set(nn.__all__) == mine | theirs
+
+
+each_refusal = pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        pytest.param(*case, id=f"{name}-{i}")
+        for name, cases in REFUSALS.items()
+        for i, case in enumerate(cases)
+    ],
+)
+
+
+@each_refusal
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "want" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: nn.dense({**DENSE, "b": DENSE["b"][:1]}, x), r"^params\['b'\]"),
+        (lambda x: nn.dense(DENSE, x, activation="gelu"), "^activation is 'gelu'"),
+        (lambda x: nn.cross_entropy(x, [0, -1]), "^labels runs from -1 to 0"),
+        (lambda x: nn.mean_cross_entropy(x, [0, 4]), "^labels runs from 0 to 4"),
+        (lambda x: nn.embedding(x, [2]), "^ids runs from 2 to 2, wants 0 to 1"),
+        (lambda x: nn.attention(x, x[None], x), "^k has shape"),
+        (
+            lambda x: nn.layer_norm({**NORM, "shift": x[0, :1]}, x),
+            r"^params\['shift'\]",
+        ),
+        (lambda x: nn.lstm(LSTM_P, x[None], x[:1]), "^h0 has shape"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["plain", "reverse", "forward", "both"])
+def test_bad_input_is_refused_while_it_is_differentiated(mode, call, message):
+    """The composed form would broadcast, and count negative labels from the end."""
+    modes = {
+        "plain": lambda: call(X),
+        "reverse": lambda: ad.vjp(call, X),
+        "forward": lambda: ad.jvp(call, (X,), (X,)),
+        "both": lambda: ad.jvp(lambda x: ad.vjp(call, x)[1], (X,), (X,)),
+    }
+    with pytest.raises(ValueError, match=message):
+        modes[mode]()
+
+
+def test_traced_labels_are_refused():
+    with pytest.raises(ValueError, match=r"^labels is a Traced, wants"):
+        ad.grad(lambda x: nn.mean_cross_entropy(X, x))(np.zeros(2))
+
+
+def test_numpy_scalars_and_subclasses_do_as_arrays():
+    assert nn.relu(np.float32(-1.0)) == 0
+    assert nn.gelu(np.float32(1.0)).dtype == np.float32
+    rows = np.ones((1, 3)).view(type("Rows", (np.ndarray,), {}))
+    assert type(nn.relu(rows)) is np.ndarray

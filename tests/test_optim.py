@@ -54,6 +54,14 @@ PLAIN = {  # an optimiser of ours, and its oracle
         optim.Momentum(0.1, beta=0.8),
         lambda x, g: oracle.momentum(x, g, 0.1, 0.8),
     ),
+    "Momentum by default": (
+        optim.Momentum(0.1),
+        lambda x, g: oracle.momentum(x, g, 0.1, 0.9),
+    ),
+    "Momentum of none": (
+        optim.Momentum(0.1, beta=0.0),
+        lambda x, g: oracle.sgd(x, g, 0.1),
+    ),
     "Nesterov": (
         optim.Momentum(0.1, beta=0.8, nesterov=True),
         lambda x, g: oracle.momentum(x, g, 0.1, 0.8, True),
@@ -69,6 +77,10 @@ PLAIN = {  # an optimiser of ours, and its oracle
     "Adam": (
         optim.Adam(0.1, beta1=0.6, beta2=0.8, epsilon=1e-2),
         lambda x, g: oracle.adam(x, g, 0.1, 0.6, 0.8, 1e-2),
+    ),
+    "Adam without memory": (
+        optim.Adam(0.1, beta1=0.0, beta2=0.0),
+        lambda x, g: oracle.adam(x, g, 0.1, 0.0, 0.0, 1e-8),
     ),
     "Adam by default": (
         optim.Adam(),
@@ -286,6 +298,7 @@ def test_cosine(steps, share, peak):
     if warmup:
         assert lr(warmup) == peak
     assert lr(steps) == lr(steps + 100) == 0
+    assert optim.cosine(peak, steps)(1) == optim.cosine(peak, steps, warmup=0)(1)
 
 
 def test_exponential():
@@ -593,6 +606,7 @@ REFUSALS = {
         (lambda: optim.exponential(0.1, 1.5, 3), r"^factor is 1.5, wants"),
         *bad_numbers(lambda v: optim.exponential(0.1, 0.5, v), "every"),
         (lambda: optim.exponential(0.1, 0.5, 3)(0), r"^t is 0, wants"),
+        (lambda: optim.exponential(0.1, 0.5, 0), r"^every is 0, wants"),
     ],
     "clip_by_global_norm": [
         *bad_numbers(lambda v: optim.clip_by_global_norm(G, v), "limit"),
@@ -644,6 +658,7 @@ REFUSALS = {
         *bad_numbers(lambda v: optim.minibatches(ROWS, 1, v, RNG), "epochs"),
         (lambda: optim.minibatches(ROWS, 0, 1, RNG), r"^size is 0, wants"),
         (lambda: optim.minibatches(ROWS, 1, 1, 0), r"^rng is 0, wants"),
+        (lambda: optim.minibatches(ROWS, 1, 0, RNG), r"^epochs is 0, wants"),
         (
             lambda: optim.minibatches(X, 1, 1, RNG),
             r"^arrays is a ndarray, wants a tuple",

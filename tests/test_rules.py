@@ -78,6 +78,7 @@ class Draw:
 
 
 draw = Draw(0)
+more = Draw(1)  # so that new cases leave the old ones as they are
 i_rep = np.array([0, 2, 2, 1])
 mask = np.array([True, False, True])
 _x = draw(2, 3)
@@ -92,8 +93,8 @@ CASES = {
     np.real: [(lambda x: np.real(x * (1 + 2j)), (draw(3),)), (np.real, (draw(3),))],
     np.imag: [(lambda x: np.imag(np.exp(1j * x)), (draw(3),))],
     np.conjugate: [(lambda x: np.imag(np.conj(x * (1 + 2j)) * x), (draw(3),))],
-    np.astype: [
-        (lambda x: np.astype(x, np.float64) * x, (draw(3),)),
+    getattr(np, "astype", "astype"): [
+        (lambda x: x.astype(np.float64) * x, (draw(3),)),
         (lambda x: np.real(x.astype(complex) * (x + 1j * x**2)), (draw(3),)),
     ],
     np.clip: [
@@ -141,6 +142,8 @@ CASES = {
         (np.prod, (np.array([1.0, 0.0, 3.0, 4.0]),)),
         (np.prod, (np.array([0.0, 0.0, 3.0, 4.0]),)),
         (lambda x: np.prod(x, axis=1), (np.array([[0.0, 2.0], [3.0, 4.0]]),)),
+        (lambda x: np.prod(x, axis=1), (np.array([[0.0, 2.0, 3.0], [1.0, 0.0, 0.0]]),)),
+        (np.prod, (np.array([0.0, 0.0]),)),
     ],
     np.cumsum: [
         (np.cumsum, (draw(2, 3),)),
@@ -222,6 +225,7 @@ CASES = {
     np.sort: [
         (np.sort, (draw(2, 4),)),
         (lambda x: np.sort(x, axis=0), (draw(4, 2),)),
+        (np.sort, (np.sin(5 * np.arange(12.0)).reshape(2, 2, 3),)),
     ],
     np.flip: [
         (np.flip, (draw(2, 3),)),
@@ -264,6 +268,7 @@ CASES = {
     np.array_split: [
         (lambda x: np.array_split(x, 3)[0] * x[0], (draw(4, 2),)),
         (lambda x: np.array_split(x, [1], axis=1)[1], (draw(2, 3),)),
+        (lambda x: np.array_split(x, 3)[1] * np.array_split(x, 3)[2], (more(4, 2),)),
     ],
     np.pad: [
         (lambda x: np.pad(x, 1), (draw(2, 3),)),
@@ -281,6 +286,7 @@ CASES = {
     np.diag: [
         (np.diag, (draw(3),)),
         (lambda x: np.diag(x, -1), (draw(3),)),
+        (lambda x: np.diag(x, 2), (more(3),)),
         (lambda x: np.diag(x, 1), (draw(3, 3),)),
     ],
     np.tril: [(lambda x: np.tril(x, -1), (draw(3, 4),)), (np.tril, (draw(2, 3, 3),))],
@@ -303,6 +309,7 @@ CASES = {
         (lambda a, b: np.tensordot(a, b, axes=1), (draw(2, 3), draw(3))),
         (lambda a, b: np.tensordot(a, b, ([0, -1], [1, 0])), (draw(2, 3), draw(3, 2))),
         (lambda a, b: np.tensordot(a, b, 0), (draw(2), draw(3))),
+        (lambda a, b: np.tensordot(a, b, (0, 1)), (more(3, 2), more(4, 3))),
     ],
     np.dot: [
         (np.dot, (draw(3), draw(3))),
@@ -311,13 +318,25 @@ CASES = {
         (np.dot, (draw(2, 3), draw(4, 3, 2))),
         (np.dot, (draw(2, 4, 3), draw(3))),
     ],
-    np.vdot: [(np.vdot, (draw(2, 3), draw(2, 3)))],
+    np.vdot: [
+        (np.vdot, (draw(2, 3), draw(2, 3))),
+        (
+            lambda a, b: np.real(np.vdot(a * (1 + 2j), b * (2 - 1j))),
+            (more(3), more(3)),
+        ),
+    ],
     np.inner: [
         (np.inner, (draw(3), draw(3))),
         (np.inner, (draw(2, 3), draw(4, 3))),
         (np.inner, (draw(), draw(3))),
+        (np.inner, (more(2, 4, 3), more(2, 3))),
+        (np.inner, (more(2, 3), more(2, 4, 3))),
     ],
-    np.outer: [(np.outer, (draw(2), draw(3))), (np.outer, (draw(2, 2), draw(3)))],
+    np.outer: [
+        (np.outer, (draw(2), draw(3))),
+        (np.outer, (draw(2, 2), draw(3))),
+        (np.outer, (more(2, 2), more(3, 2))),
+    ],
     np.einsum: [
         (functools.partial(np.einsum, "ij,jk->ik"), (draw(2, 3), draw(3, 4))),
         (functools.partial(np.einsum, "ij,jk"), (draw(2, 3), draw(3, 4))),
@@ -328,6 +347,7 @@ CASES = {
         (functools.partial(np.einsum, "ij,ik,j->k"), (draw(2, 3), draw(2, 4), draw(3))),
         (functools.partial(np.einsum, "...i,ij->...j"), (draw(2, 4, 3), draw(3, 2))),
         (functools.partial(np.einsum, "b...i,bi"), (draw(2, 4, 3), draw(2, 3))),
+        (functools.partial(np.einsum, "...i,...i->..."), (more(2, 4, 3), more(4, 3))),
         (functools.partial(np.einsum, "iij,j->i"), (draw(2, 2, 3), draw(3))),
         (functools.partial(np.einsum, "ij,jk->k", optimize=True), (_x, draw(3, 2))),
         (functools.partial(np.einsum, "a, b -> ba"), (draw(2), draw(3))),
@@ -361,6 +381,16 @@ CASES = {
         (lambda x: np.linalg.norm(x, axis=1, keepdims=True), (draw(2, 3),)),
         (lambda x: np.linalg.norm(x, 1, axis=0), (draw(2, 3),)),
         (lambda x: np.linalg.norm(x, np.inf, axis=-1), (draw(2, 3),)),
+        (
+            lambda x: np.linalg.norm(x, np.inf, axis=0, keepdims=True),
+            (np.array([[1.0, -2.0, 0.5], [-0.3, 0.4, 1.6]]),),
+        ),
+        (lambda x: np.linalg.norm(x, 1, axis=1, keepdims=True), (more(2, 3),)),
+        (lambda x: np.linalg.norm(x, 2), (more(3),)),
+        (lambda x: np.linalg.norm(x, 2, axis=0), (more(2, 3),)),
+        (lambda x: np.linalg.norm(x, "fro", axis=(0, 2)), (more(2, 3, 2),)),
+        (lambda x: np.linalg.norm(x, 1), (more(3),)),
+        (lambda x: np.linalg.norm(x, np.inf), (np.array([1.0, -2.0, 0.5]),)),
         (lambda x: np.linalg.norm(x * (1 + 2j)), (draw(3),)),
     ],
 }
@@ -372,6 +402,9 @@ for _name, _n in itertools.product(("fft", "ifft", "rfft", "irfft"), (4, 5)):
             (lambda x, f=_f: np.real(f(x, axis=0) * (1 + 2j)), (draw(_n, 2),)),
             (lambda x, f=_f: np.imag((1 + 1j) * f(x, n=3)) ** 2, (draw(_n),)),
             (lambda x, f=_f: np.real((2 - 1j) * f(x, 7)), (draw(_n),)),
+            (lambda x, f=_f: np.real((2 - 1j) * f(x, 7, axis=0)), (more(_n, 2),)),
+            (lambda x, f=_f: np.real((2 - 1j) * f(x, 3, axis=0)), (more(_n, 2),)),
+            (lambda x, f=_f: np.real((2 - 1j) * f(x, 3)), (more(2, _n),)),
         ]
     )
     if _name != "rfft":
@@ -575,3 +608,159 @@ def test_constants_carry_no_derivative(function):
         return np.sum(x)
 
     assert (ad.grad(f)(np.array([0.2, 0.7, 1.4])) == 1).all()
+
+
+# ---------------------------------------------------------------- kinks and edges
+
+INF = np.inf
+log_2 = np.log(2.0)
+# Where differences tell nothing: a function, a point, and the slope that the row names.
+KINKS = {
+    "norm at 0": (np.linalg.norm, [0.0, 0.0], [0.0, 0.0]),
+    "norms, one of 0": (
+        lambda x: np.sum(np.linalg.norm(x, axis=1)),
+        [[0.0, 0.0], [3.0, 4.0]],
+        [[0.0, 0.0], [0.6, 0.8]],
+    ),
+    "std of equals": (np.std, [2.0, 2.0, 2.0], [0.0, 0.0, 0.0]),
+    "stds, one of equals": (
+        lambda x: np.sum(np.std(x, axis=1)),
+        [[2.0, 2.0], [1.0, 3.0]],
+        [[0.0, 0.0], [-0.5, 0.5]],
+    ),
+    "abs": (lambda x: np.sum(np.abs(x)), [-2.0, 0.0, 3.0], [-1.0, 0.0, 1.0]),
+    "abs of a complex 0": (
+        lambda x: np.sum(np.abs(x * (3 + 4j))),
+        [-2.0, 0.0],
+        [-5.0, 0.0],
+    ),
+    "powers of 0": (
+        lambda x: np.sum(x ** np.array([0.0, 1.0, 2.0, 3.0])),
+        [0.0, 0.0, 0.0, 2.0],
+        [0.0, 1.0, 0.0, 12.0],
+    ),
+    "power 0": (lambda x: np.sum(x**0), [0.0, 2.0], [0.0, 0.0]),
+    "0 to a power": (
+        lambda b: np.sum(np.array([0.0, 2.0, 0.0, 0.0]) ** b),
+        [1.0, 3.0, 2.0, 0.0],
+        [0.0, 8 * log_2, 0.0, 0.0],
+    ),
+    "maximum": (lambda x: np.sum(np.maximum(x, 1.0)), [0.0, 1.0, 2.0], [0.0, 0.5, 1.0]),
+    "minimum": (lambda x: np.sum(np.minimum(1.0, x)), [0.0, 1.0, 2.0], [1.0, 0.5, 0.0]),
+    "maximum with itself": (lambda x: np.sum(np.maximum(x, x)), [0.0, 1.0], [1.0, 1.0]),
+    "max": (np.max, [1.0, 3.0, 3.0, 0.0], [0.0, 0.5, 0.5, 0.0]),
+    "min by rows": (
+        lambda x: np.sum(np.min(x, axis=1)),
+        [[1.0, 1.0, 2.0], [5.0, 4.0, 4.0]],
+        [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]],
+    ),
+    "clip": (
+        lambda x: np.sum(np.clip(x, -1.0, 1.0)),
+        [-2.0, -1.0, 0.0, 1.0, 3.0],
+        [0.0, 0.5, 1.0, 0.5, 0.0],
+    ),
+    "logaddexp of logs of 0": (
+        lambda x: np.sum(np.exp(np.logaddexp(x, np.array([-INF, -INF, 0.0, 0.0])))),
+        [-INF, log_2, -INF, 0.0],
+        [0.0, 2.0, 0.0, 1.0],
+    ),
+    "logaddexp the other way": (
+        lambda x: np.sum(np.exp(np.logaddexp(np.array([-INF, -INF, 0.0]), x))),
+        [-INF, log_2, -INF],
+        [0.0, 2.0, 0.0],
+    ),
+    "logsumexp of logs of 0": (
+        lambda x: np.sum(ad.logsumexp(x, 1)[1:]) + 0 * np.exp(ad.logsumexp(x, 1)[0]),
+        [[-INF, -INF], [0.0, 0.0], [-INF, 1.0]],
+        [[0.0, 0.0], [0.5, 0.5], [0.0, 1.0]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_slopes_at_kinks(name):
+    """Those that the rows say, in both modes, and nothing of second order is NaN."""
+    f, x, want = KINKS[name]
+    x, want = np.array(x), np.array(want)
+    np.testing.assert_allclose(ad.grad(f)(x), want, rtol=1e-14, atol=1e-300)
+    weights = np.arange(1.0, 1 + x.size).reshape(x.shape)
+    np.testing.assert_allclose(ad.jvp(f, (x,), (weights,))[1], np.sum(weights * want))
+    if np.isfinite(x).all():
+        assert np.isfinite(ad.hvp(f, x, weights)).all()
+
+
+def test_a_power_of_a_negative_base_has_no_slope_in_its_exponent():
+    with pytest.raises(
+        ValueError, match=r"^power: the base has negative entries, wants"
+    ):
+        ad.grad(lambda b: np.sum(np.array([-1.0, 2.0]) ** b))(np.array([2.0, 2.0]))
+
+
+# ---------------------------------------------------------------- values of our own
+
+
+@pytest.mark.parametrize("name", ["logsumexp", "softmax", "log_softmax"])
+@pytest.mark.parametrize("far", [1.0, 1e4])
+def test_our_own_functions_are_scipys(name, far):
+    """Traced, plain, and where exp alone would overflow."""
+    ours, theirs, x = getattr(ad, name), getattr(special, name), far * draw(2, 3, 4)
+    axes = [None, (0, -1)] if name == "logsumexp" else []
+    for axis in (0, 1, -1, *axes):
+        want = theirs(x, axis=axis)
+        np.testing.assert_allclose(ours(x, axis), want, rtol=1e-13, atol=1e-300)
+        got = ad.vjp(lambda x, a=axis: ours(x, a), x)[0]
+        np.testing.assert_array_equal(got, ours(x, axis))
+    default = None if name == "logsumexp" else -1
+    np.testing.assert_array_equal(ours(x), ours(x, default))
+    np.testing.assert_array_equal(ours([3, 1]), ours(np.array([3.0, 1.0])))
+    for bad in (np.ones((2, 0)), x * 1j, "abc"):
+        with pytest.raises(ValueError, match=r"^a has shape .* wants floats"):
+            ours(bad)
+
+
+def test_logsumexp_keeps_axes_and_takes_logs_of_zero():
+    x = draw(2, 3, 4)
+    want = special.logsumexp(x, axis=(0, 2), keepdims=True)
+    np.testing.assert_allclose(ad.logsumexp(x, (0, 2), keepdims=True), want)
+    nothing = np.full((2, 3), -np.inf)
+    nothing[1, 2] = 5.0
+    np.testing.assert_array_equal(ad.logsumexp(nothing, 1), [-np.inf, 5.0])
+
+
+def test_astype_changes_the_type_and_back():
+    x = draw(3)
+    out, pullback = ad.vjp(lambda x: x.astype(np.float32), x)
+    assert out.dtype == np.float32
+    (share,) = pullback(np.ones(3, np.float32))
+    assert share.dtype == np.float64
+    out, _ = ad.vjp(lambda x: x.astype(np.complex128), x)
+    assert out.dtype == np.complex128
+    with pytest.raises(ValueError, match=r"^astype: x is complex128, wants real"):
+        ad.grad(lambda x: np.sum((x * 1j).astype(float)))(x)
+    whole = []
+    ad.vjp(lambda x: whole.append(x.astype(int)) or x, x)
+    assert whole[0].dtype == int
+
+
+def test_the_derivative_by_a_symmetric_matrix_is_symmetric():
+    """`spd` would hide a lopsided one, since it gives only symmetric changes."""
+    A = spd(draw(2, 3, 3))
+    (share,) = ad.vjp(np.linalg.cholesky, A)[1](draw(2, 3, 3))
+    np.testing.assert_allclose(share, np.swapaxes(share, -1, -2), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: np.pad(x, 1, mode="edge"), r"^np.pad with mode='edge' cannot"),
+        (lambda x: np.pad(x, 1, constant_values=(1, 2)), r"^np.pad with mode="),
+        (lambda x: np.linalg.norm(x, 2), r"^np.linalg.norm with ord=2 cannot"),
+        (lambda x: np.linalg.norm(x, 1), r"^np.linalg.norm with ord=1 cannot"),
+        (lambda x: np.linalg.norm(x, np.inf), r"^np.linalg.norm with ord=inf cannot"),
+        (lambda x: np.linalg.norm(x, "nuc"), r"^np.linalg.norm with ord='nuc' cannot"),
+        (lambda x: np.linalg.norm(x, 3, axis=0), r"^np.linalg.norm with ord=3 cannot"),
+    ],
+)
+def test_what_has_no_rule_is_refused(call, message):
+    with pytest.raises(NotImplementedError, match=message):
+        ad.vjp(call, draw(2, 3))

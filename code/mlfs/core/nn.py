@@ -360,6 +360,7 @@ def mlp(params: list[Params], x: Any, *, activation: Activation = "relu") -> Any
     if not isinstance(params, list | tuple) or not params:
         got = "empty" if params == [] else f"a {type(params).__name__}"
         raise ValueError(f"params is {got}, wants a list of layers, as mlp_init makes")
+    _check_activation(activation)
     for layer in params[:-1]:
         x = dense(layer, x, activation=activation)
     return dense(params[-1], x)
@@ -691,7 +692,8 @@ def _check_flag(name: str, flag: Any) -> None:
 def _check_activation(activation: Any) -> None:
     known = isinstance(activation, str) and activation in ("relu", "tanh")
     if not known and activation is not None:
-        raise ValueError(f"activation is {activation!r}, wants 'relu', 'tanh' or None")
+        got = repr(activation) if isinstance(activation, str) else type(activation)
+        raise ValueError(f"activation is {got}, wants 'relu', 'tanh' or None")
 
 
 def _whole(name: str, ids: Any) -> Any:

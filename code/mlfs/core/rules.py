@@ -201,7 +201,7 @@ _cast = linear(
 )
 
 
-@instead(np.astype, ("method", "astype"))
+@instead(getattr(np, "astype", "astype"), ("method", "astype"))  # new in NumPy 2.1
 def astype(x: Any, dtype: Any) -> Any:
     """`x` in another type of number; whole numbers have no derivative.
 
@@ -337,16 +337,29 @@ def min_(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
 
 
 def _product_of_others(x: Any) -> Any:
-    """At each place, the product over the last axis of all other entries; O(n²)."""
+    """At each place, the product over the last axis of all other entries; O(n²).
+
+    This form can be differentiated again; `_plain_others` needs n operations.
+    """
     n = x.shape[-1]
     return np.prod(np.where(np.eye(n, dtype=bool), 1.0, x[..., None, :]), axis=-1)
 
 
+def _plain_others(x: Any) -> Any:
+    """The same from the products of all before and of all behind, without division."""
+    ahead, behind = np.ones_like(x), np.ones_like(x)
+    np.cumprod(x[..., :-1], axis=-1, out=ahead[..., 1:])
+    np.cumprod(x[..., :0:-1], axis=-1, out=behind[..., -2::-1])
+    return ahead * behind
+
+
 def _prod_pullback(g: Any, out: Any, x: Any) -> Any:
-    """The slope in one entry is the product of the others, also where some are zero."""
-    if np.any(unbox(x) == 0):
-        return g[..., None] * _product_of_others(x)
-    return (g * out)[..., None] / x
+    """The slope in one entry is the product of the others, also where some are zero.
+
+    Dividing by the entry would fail there, and where the product underflows.
+    """
+    others = _product_of_others if isinstance(x, Traced) else _plain_others
+    return g[..., None] * others(x)
 
 
 def _last_prod(x: Any) -> Any:
@@ -476,7 +489,7 @@ def _floats(name: str, a: Any) -> Any:
 
 
 _reshape = linear(
-    np.reshape,
+    lambda x, *, shape: np.reshape(x, shape),  # a keyword of NumPy since 2.1 only
     lambda g, out, x, *, shape: np.reshape(g, x.shape),
     key=("primitive", "reshape"),
     name="reshape",
