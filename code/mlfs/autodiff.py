@@ -105,7 +105,12 @@ def value_and_grad(
     Raises:
         ValueError: as `grad`, and where `has_aux` is set and f returns no pair.
     """
+    _check_function("f", f)
     wanted = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not wanted or not all(type(i) is int for i in wanted):
+        raise ValueError(
+            f"argnums is {argnums!r}, wants the number of an argument or a tuple"
+        )
 
     @wraps(f)
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
@@ -138,6 +143,7 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
         ValueError: `primals` hold something else than floats, or, from the pullback,
             the cotangent has another structure or shape than f(x).
     """
+    _check_function("f", f)
     wanted = tuple(range(len(primals)))
     tape, inside, inputs = _traced(primals, wanted)
     try:
@@ -159,7 +165,7 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
             if place is not None
         ]
         shares = tape.sweep(seeds, keep=True)  # eq ad-vjp
-        return tuple(_split(shares, *inputs))
+        return tuple(_split(shares, *inputs, theirs=given))
 
     return unflatten(structure, values), pullback
 
@@ -176,6 +182,12 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
         ValueError: `primals` hold something else than floats, or `tangents` have
             another structure or shape.
     """
+    _check_function("f", f)
+    for name, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, list | tuple):
+            raise ValueError(
+                f"{name} is {_brief(given)}, wants a list or tuple of arguments"
+            )
     if len(primals) != len(tangents):
         raise ValueError(
             f"tangents has {len(tangents)} entries, wants {len(primals)}, one for each "
@@ -227,6 +239,7 @@ def jacobian(f: Function, *, mode: str | None = None) -> Function:
     """
     if mode not in (None, "forward", "reverse"):
         raise ValueError(f'mode is {mode!r}, wants "forward", "reverse" or None')
+    _check_function("f", f)
 
     @wraps(f)
     def jacobian_at(x: Any) -> Any:
@@ -309,8 +322,10 @@ def checkpoint(f: Function) -> Function:
     arguments and results.  Whatever is differentiated must come in as an argument.
 
     Raises:
-        ValueError: from the function made: f uses a traced value that is no argument.
+        ValueError: f is no function, or, from the function made, f uses a traced value
+            that is no argument.
     """
+    _check_function("f", f)
 
     @wraps(f)
     def remembered(*args: Any) -> Any:
@@ -407,10 +422,18 @@ def primitive(
     >>> @primitive(lambda g, out, x: g / (3 * out**2), elementwise=True)
     ... def cube_root(x):
     ...     return np.cbrt(x)
+
+    Raises:
+        ValueError: what is given is no function.
     """
+    for i, pullback in enumerate(pullbacks):
+        if pullback is not None:
+            _check_function(f"pullbacks[{i}]", pullback)
     how = "elementwise" if elementwise else None
 
     def declare(function: Function) -> Primitive:
+        _check_function("function", function)
+
         @wraps(function)
         def to_array(*args: Any, **options: Any) -> Any:
             return _as_array(function(*args, **options))
@@ -433,11 +456,13 @@ def define(
     dispatches = isinstance(function, np.ufunc) or hasattr(function, "__wrapped__")
     if not dispatches:
         raise ValueError(
-            f"function is {function!r}, wants one that NumPy dispatches; make one of "
-            "your own with primitive"
+            f"function is {_brief(function)}, wants one that NumPy dispatches; make "
+            "one of your own with primitive"
         )
     if function in RULES:
-        raise ValueError(f"function is {function!r}, which has a rule already")
+        raise ValueError(
+            f"function is {_brief(function)}, which has a rule already, wants another"
+        )
     RULES[function] = primitive(*pullbacks, elementwise=elementwise)(function)
 
 
@@ -496,8 +521,19 @@ class Fused(Step):
 
 
 def fused(forward: Function, backward: Function) -> Callable[[Function], Fused]:
-    """Declare a composed function to have a form of one step; see `Fused`."""
-    return lambda composed: Fused(composed, forward, backward)
+    """Declare a composed function to have a form of one step; see `Fused`.
+
+    Raises:
+        ValueError: one of the three is no function.
+    """
+    _check_function("forward", forward)
+    _check_function("backward", backward)
+
+    def declare(composed: Function) -> Fused:
+        _check_function("composed", composed)
+        return Fused(composed, forward, backward)
+
+    return declare
 
 
 # ------------------------------------------------------------ at the door
@@ -515,6 +551,10 @@ def _traced(
     """
     leaves: list[Any] = []
     structures = []
+    if len({i % len(args) for i in wanted if args}) < len(wanted) and args:
+        in_range = [i for i in wanted if -len(args) <= i < len(args)]
+        if len(in_range) == len(wanted):
+            raise ValueError(f"argnums is {wanted}, wants each argument once")
     for i in wanted:
         if not -len(args) <= i < len(args):
             raise ValueError(
@@ -531,6 +571,16 @@ def _traced(
         inside[i] = unflatten(structure, traced[start : start + structure.size])
         start += structure.size
     return tape, inside, (leaves, structures)
+
+
+def _check_function(name: str, f: Any) -> None:
+    if not callable(f):
+        raise ValueError(f"{name} is {_brief(f)}, wants a function")
+
+
+def _brief(it: Any) -> str:
+    text = " ".join(repr(it).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _floats(leaves: list[Any], structure: Structure, name: str) -> list[Any]:
@@ -579,7 +629,8 @@ def _like(values: list[Any], structure: Structure, given: Any, name: str) -> lis
     out = []
     for i, (value, leaf) in enumerate(zip(values, leaves, strict=True)):
         leaf = _as_array(leaf)
-        if leaf.shape != np.shape(value) or leaf.dtype.kind not in "fciu":
+        fits = leaf.dtype.kind in ("fciu" if value.dtype.kind == "c" else "fiu")
+        if leaf.shape != np.shape(value) or not fits:
             where = leaf_names(structure, name)[i]
             raise ValueError(
                 f"{where} has shape {leaf.shape} of {leaf.dtype}, wants "
@@ -590,13 +641,17 @@ def _like(values: list[Any], structure: Structure, given: Any, name: str) -> lis
 
 
 def _split(
-    shares: list[Any], leaves: list[Any], structures: list[Structure]
+    shares: list[Any],
+    leaves: list[Any],
+    structures: list[Structure],
+    theirs: Sequence[Any] = (),
 ) -> list[Any]:
     """The cotangents of the inputs, as trees; None becomes zeros.
 
-    Every array is the caller's own: pullbacks may give views, and the same array twice.
+    Every array is the caller's own: pullbacks may give views, the same array twice, or
+    the cotangent they were given, which is among `theirs`.
     """
-    seen = set[int]()
+    seen = {id(array) for array in theirs}
     found = []
     for leaf, share in zip(leaves, shares, strict=True):
         if share is None:

@@ -400,7 +400,10 @@ def cumsum(a: Any, axis: int | None = None) -> Any:
 
 def _plain_logsumexp(a: Any, *, axis: Axis, keepdims: bool) -> Any:
     top = np.max(a, axis=axis, keepdims=True)
-    top = np.where(np.isfinite(top), top, a.dtype.type(0))
+    if not np.isfinite(top).all():
+        if np.isnan(top).any():
+            raise ValueError("a holds NaN, wants numbers")
+        top = np.where(np.isfinite(top), top, a.dtype.type(0))
     # log 0 = −inf is the wanted answer where every entry is −inf
     with np.errstate(divide="ignore", over="ignore"):
         out = np.log(np.sum(np.exp(a - top), axis=axis, keepdims=True)) + top
@@ -415,8 +418,23 @@ def _logsumexp_pullback(g: Any, out: Any, a: Any, *, axis: Axis, keepdims: bool)
 _logsumexp = Primitive(_plain_logsumexp, _logsumexp_pullback, name="logsumexp")
 
 
+def _finite_top(a: Any, axis: int) -> Any:
+    """The largest entries over `axis`, of which each must be a number.
+
+    Raises:
+        ValueError: a slice holds NaN or +inf, or nothing but −inf: it has no softmax.
+    """
+    top = np.max(a, axis=axis, keepdims=True)
+    if not np.isfinite(top).all():
+        bad = top[~np.isfinite(top)][0]
+        raise ValueError(
+            f"a has {bad} as the largest entry of a slice, wants a finite number"
+        )
+    return top
+
+
 def _plain_softmax(a: Any, *, axis: int) -> Any:
-    e = np.exp(a - np.max(a, axis=axis, keepdims=True))
+    e = np.exp(a - _finite_top(a, axis))
     return e / np.sum(e, axis=axis, keepdims=True)
 
 
@@ -428,7 +446,7 @@ _softmax = Primitive(
 
 
 def _plain_log_softmax(a: Any, *, axis: int) -> Any:
-    away = a - np.max(a, axis=axis, keepdims=True)
+    away = a - _finite_top(a, axis)
     return away - np.log(np.sum(np.exp(away), axis=axis, keepdims=True))
 
 
@@ -445,27 +463,39 @@ def logsumexp(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
     An all −inf slice gives −inf.
 
     Raises:
-        ValueError: `a` is empty or no array of floats.
+        ValueError: `a` is empty or no array of floats, or has no such axis.
     """
-    return _logsumexp(_floats("a", a), axis=axis, keepdims=keepdims)
+    a = _floats("a", a)
+    _check_axis(axis, a)
+    return _logsumexp(a, axis=axis, keepdims=keepdims)
 
 
 def softmax(a: Any, axis: int = -1) -> Any:
     """exp(a) / Σ exp(a) over `axis`, of plain and of traced arrays.
 
     Raises:
-        ValueError: `a` is empty or no array of floats.
+        ValueError: `a` is empty or no array of floats, or has no such axis.
     """
-    return _softmax(_floats("a", a), axis=axis)
+    a = _floats("a", a)
+    _check_axis(axis, a)
+    return _softmax(a, axis=axis)
 
 
 def log_softmax(a: Any, axis: int = -1) -> Any:
     """a − log Σ exp(a) over `axis`, of plain and of traced arrays.
 
     Raises:
-        ValueError: `a` is empty or no array of floats.
+        ValueError: `a` is empty or no array of floats, or has no such axis.
     """
-    return _log_softmax(_floats("a", a), axis=axis)
+    a = _floats("a", a)
+    _check_axis(axis, a)
+    return _log_softmax(a, axis=axis)
+
+
+def _check_axis(axis: Any, a: Any) -> None:
+    for i in axis if isinstance(axis, tuple) else (axis,):
+        if i is not None and not (isinstance(i, int) and -a.ndim <= i < a.ndim):
+            raise ValueError(f"axis is {axis!r}, wants an axis of a, {a.shape}")
 
 
 def _floats(name: str, a: Any) -> Any:
