@@ -187,7 +187,9 @@ REFUSALS = {
     ],
     "primitive": [
         *no_function(lambda f: ad.primitive(lambda g, out, x: g)(f), "function"),
-        *no_function(lambda p: ad.primitive(3 if p is None else p)(cube_root), r"pullbacks\[0\]"),
+        *no_function(
+            lambda p: ad.primitive(3 if p is None else p)(cube_root), r"pullbacks\[0\]"
+        ),
         (
             lambda: ad.grad(
                 lambda x: ad.primitive(lambda g, out, x: np.ones(7))(np.sum)(x)
