@@ -5,7 +5,7 @@ Each function returns the first trouble it finds as a text, or None.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -22,12 +22,15 @@ KINDS = {
 }
 SCALARS = (bool, int, float, complex, np.generic)
 BIG = 60  # entries beyond which an array is summarised
+MANY, FEW = 20, 5  # parts beyond which a list is cut, and how many then open it
 
 
 def misfit(expected: Any, got: Any, path: str = "the result") -> str | None:
     """What is wrong with the form of a result: its kind, number, shape or dtype."""
     if got is None and expected is not None:
-        return f"{path} is None: is a return statement missing?"
+        if path == "the result":
+            return f"{path} is None: is a return statement missing?"
+        return f"{path} is None, wanted {describe(expected)}"
     parts = children(expected)
     if parts is None:
         return _leaf_misfit(expected, got, path)
@@ -71,6 +74,8 @@ def deviation(expected: Any, got: Any, rtol: float, atol: float) -> str | None:
 
 def identical(a: Any, b: Any) -> bool:
     """Whether two arguments still hold the same; what has no content counts as same."""
+    if a is b:  # of a deep copy: what cannot change
+        return True
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         same_form = a.dtype == b.dtype and a.shape == b.shape
         return same_form and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
@@ -112,11 +117,19 @@ def describe(value: Any) -> str:
 
 
 def show(value: Any, name: str = "") -> str:
-    """A value as text, each of its parts under the way to reach it."""
+    """A value as text, each of its parts under the way to reach it.
+
+    A list or tuple of plain values stands on one line; of a long one, the first parts
+    and the last are shown.  What has a text `source` is shown by it.
+    """
+    head = name and f"{name} = "
+    if isinstance(getattr(value, "source", None), str):
+        return f"{head}{value.source}"
+    if isinstance(value, tuple | list) and all(map(_is_plain, value)):
+        return head + _on_one_line(value)
     parts = children(value)
     if parts:
-        return "\n".join(show(part, name + key) for key, part in parts.items())
-    head = name and f"{name} = "
+        return "\n".join(_cut([show(p, name + key) for key, p in parts.items()]))
     if isinstance(value, np.ndarray) and value.ndim:
         size = f"shape {value.shape}" if value.size > BIG else ""
         head = f"{name}, {size} = " if name and size else head or (size and f"{size}: ")
@@ -130,6 +143,22 @@ def show(value: Any, name: str = "") -> str:
             prefix=head,
         )
     return head + _show_leaf(value)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, *SCALARS))
+
+
+def _on_one_line(values: Sequence[Any]) -> str:
+    inside = ", ".join(_cut([_show_leaf(value) for value in values]))
+    if isinstance(values, list):
+        return f"[{inside}]"
+    return f"({inside},)" if len(values) == 1 else f"({inside})"
+
+
+def _cut(texts: list[str]) -> list[str]:
+    """All texts, or of many the first few and the last."""
+    return texts if len(texts) <= MANY else [*texts[:FEW], "…", texts[-1]]
 
 
 def _show_leaf(value: Any) -> str:

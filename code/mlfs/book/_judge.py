@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
@@ -133,6 +133,8 @@ def _problem(
     got = outcome.value
     if got is None and expected is not None:
         return Problem(misfit(expected, got) or "")
+    if isinstance(got, Iterator) and (not task.compare or isinstance(expected, list)):
+        return Problem("the result is an iterator, wanted a list: list(...)")
     form = task.compare and (misfit(expected, got) or nonfinite(expected, got))
     if form:
         return Problem(form)
@@ -185,11 +187,12 @@ def _agree(task: Exercise, one: Outcome, other: Outcome) -> bool:
 def _matched(
     task: Exercise, cases: Sequence[Case], outcomes: Sequence[Outcome]
 ) -> Mistake | None:
-    """The first known mistake that gives what the candidate gave on every case."""
-    if len(outcomes) < len(cases) or outcomes[-1].expired:
-        return None
+    """The first known mistake that gives what the candidate gave on every case.
+
+    A candidate that was stopped matches a mistake that raises TimeIsUp on that case.
+    """
     for mistake in task.mistakes:
-        pairs = zip(cases, outcomes, strict=True)
+        pairs = zip(cases, outcomes, strict=False)  # a stopped one has no more outcomes
         if all(_agree(task, call(mistake.function, c), o) for c, o in pairs):
             return mistake
     return None
