@@ -908,6 +908,27 @@ def test_float64_does_not_creep_in():
     assert wide.dtype == np.float32
 
 
+def test_checkpoint_of_several_results():
+    def parts(p, x):
+        h = np.tanh(x @ p["W"])
+        return {"h": h, "rest": [np.sum(h), x * 2.0, None]}
+
+    def f(run, p):
+        one = run(p, np.ones((2, 3)))
+        two = run(p, one["h"])
+        return np.sum(two["h"] * two["h"]) * one["rest"][0] + np.sum(
+            two["rest"][1] ** 2
+        )
+
+    p = {"W": np.random.default_rng(0).normal(size=(3, 3))}
+    v = {"W": np.ones((3, 3))}
+    saving = ad.checkpoint(parts)
+    for way in (ad.grad, lambda f: lambda p: ad.hvp(f, p, v)):
+        got = way(lambda p: f(saving, p))(p)["W"]
+        want = way(lambda p: f(parts, p))(p)["W"]
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
 def test_checkpoint_wants_everything_as_an_argument():
     def f(x):
         return np.sum(ad.checkpoint(lambda y: y * x)(x))
@@ -946,6 +967,9 @@ def test_own_primitives():
     wrong = ad.primitive(lambda g, out, x: np.ones(5))(lambda x: x * 1.0)
     with pytest.raises(ValueError, match=r"gave shape \(5,\), wants"):
         ad.grad(lambda x: np.sum(wrong(x)))(np.ones(3))
+    flat = ad.primitive(lambda g, out, x: np.sum(g))(lambda x: x * 1.0)
+    with pytest.raises(ValueError, match=r"gave shape \(\), wants"):
+        ad.grad(lambda x: np.sum(flat(x)))(np.ones(3))
 
 
 def test_define_gives_numpy_a_rule(monkeypatch):
@@ -955,7 +979,12 @@ def test_define_gives_numpy_a_rule(monkeypatch):
         np.testing.assert_allclose(ad.grad(np.cbrt)(8.0), 1 / 12)
         with pytest.raises(ValueError, match="has a rule already"):
             ad.define(np.cbrt, lambda g, out, x: g)
+        # not entry by entry: its tangents must come from transposing the pullback
+        ad.define(np.ptp, lambda g, out, x: g * ((x == x.max()) * 1.0 - (x == x.min())))
+        x = np.array([3.0, 1.0, 2.0])
+        assert ad.grad(np.ptp)(x).tolist() == [1, -1, 0]
+        assert ad.jvp(np.ptp, (x,), (np.array([5.0, 7.0, 9.0]),))[1] == -2
     finally:
-        del RULES[np.cbrt]
+        del RULES[np.cbrt], RULES[np.ptp]
     with pytest.raises(ValueError, match="wants one that NumPy dispatches"):
         ad.define(special.zeta, lambda g, out, x: g)

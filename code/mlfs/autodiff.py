@@ -354,15 +354,13 @@ def checkpoint(f: Function) -> Function:
 
 
 class _Packed(list[Any]):
-    """Several results of one step, or their cotangents; they add up one by one."""
+    """Several results of one step, or the cotangents of some; each comes but once."""
 
     dtype = np.dtype(object)
 
     def __add__(self, other: list[Any]) -> _Packed:
         pairs = zip(self, other, strict=True)
-        return _Packed(
-            [b if a is None else a if b is None else a + b for a, b in pairs]
-        )
+        return _Packed([b if a is None else a for a, b in pairs])
 
 
 class _Pick(Step):
