@@ -1,6 +1,7 @@
 """The engine: exact results, laws, HIPS autograd, the literature, and its limits."""
 
 import gc
+import operator
 import tracemalloc
 import weakref
 from dataclasses import dataclass
@@ -756,6 +757,22 @@ def test_constants_stay_constant():
         return np.sum(x)
 
     assert (ad.grad(branches)(x) == [3, 0]).all()
+
+
+@pytest.mark.parametrize("how", ["lt", "le", "gt", "ge", "eq", "ne"])
+def test_comparisons_are_plain(how):
+    compare = getattr(operator, how)
+    x, y = np.array([0.0, 1.0, 2.0]), np.array([1.0, 1.0, 1.0])
+    seen = []
+
+    def f(x):
+        seen.extend([compare(x, y), compare(y, x), compare(x, x)])
+        return np.sum(x)
+
+    ad.grad(f)(x)
+    want = [compare(x, y), compare(y, x), compare(x, x)]
+    assert all(type(got) is np.ndarray for got in seen)
+    assert np.array_equal(seen, want)
 
 
 def test_kinks_have_the_slope_that_the_book_says():
