@@ -22,6 +22,8 @@ import mlfs.book.exercises
 from mlfs.book import _limit
 from mlfs.book import check as checker
 from mlfs.book._call import FirstLines, call
+from mlfs.book._compare import identical
+from mlfs.book._limit import TimeIsUp
 from mlfs.book.check import can_limit_time, check, mine, prove, which
 from mlfs.book.exercise import Case, Exercise, Law, Mistake, exercise, exercises
 
@@ -352,6 +354,17 @@ def test_the_form_of_an_array_is_judged(candidate, message):
     assert all(part in found for part in message.split(".*"))
 
 
+class Pull:
+    """What has a text `source` is shown by it."""
+
+    def __init__(self, factor):
+        self.source = f"lambda g: {factor} * g"
+
+
+def sort_parts(a):
+    return exercise("toy.sort").reference(a)[1]
+
+
 def changed(**parts):
     def version(a):
         order, values = exercise("toy.sort").reference(a)
@@ -371,7 +384,12 @@ NESTED = [
         lambda a: (np.argsort(a), {"top": 1.0, "lag": a}),
         "keys 'top', 'lag', wanted .* 'top', 'log'",
     ),
-    (lambda a: (np.argsort(a), None), "result[1] is None"),
+    (lambda a: (np.argsort(a), None), "result[1] is None, wanted a dict with the keys"),
+    (
+        lambda a: (None, sort_parts(a)),
+        "result[0] is None, wanted an array of shape (3,)",
+    ),
+    (changed(top=lambda t: None), "result[1]['top'] is None, wanted a single number."),
     (changed(order=lambda o: o * 1.0), "result[0] holds floats, wanted integers"),
     (changed(top=lambda t: np.array([t])), "['top'] is an array of shape (1,), wanted"),
     (changed(top=lambda t: "2"), "['top'] is of type str, wanted a single number"),
@@ -487,6 +505,58 @@ def test_a_large_array_is_summarised():
     assert "result[1]['top'] = " in report.got
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ((4, 1), "p = (4, 1)"),
+        ((4,), "p = (4,)"),
+        ((), "p = ()"),
+        ([0.5, None, "up"], "p = [0.5, None, 'up']"),
+        ([np.float64(2.0), 1], "p = [2, 1]"),
+        ([(), (0, 0)], "p[0] = ()\np[1] = (0, 0)"),
+        ((np.ones(1), 2), "p[0] = [1.]\np[1] = 2"),
+        (list(range(20)), f"p = {list(range(20))}"),
+        (list(range(21)), "p = [0, 1, 2, 3, 4, …, 20]"),
+        (tuple(range(99)), "p = (0, 1, 2, 3, 4, …, 98)"),
+        (
+            [(i,) for i in range(10_000)],
+            "p[0] = (0,)\np[1] = (1,)\np[2] = (2,)\np[3] = (3,)\np[4] = (4,)\n…\n"
+            "p[9999] = (9999,)",
+        ),
+        (Pull(3), "p = lambda g: 3 * g"),
+        ([Pull(1), Pull(2)], "p[0] = lambda g: 1 * g\np[1] = lambda g: 2 * g"),
+    ],
+)
+def test_inputs_are_shown_as_one_would_write_them(toy, monkeypatch, value, text):
+    one = Exercise("f", "f(p)", lambda p: 1.0, lambda rng: [Case({"p": value})])
+    monkeypatch.setattr(toy, "EXERCISES", (one,))
+    assert failure("toy.f", lambda p: 2.0).inputs == text
+
+
+def test_an_iterator_for_a_list_is_told_so(toy, monkeypatch):
+    law = Law("falls", lambda result, a: list(result) == sorted(a)[::-1])
+    cases = [Case({"a": [1, 2, 3]})]
+    by_law = Exercise(
+        "fall",
+        "fall(a)",
+        lambda a: sorted(a),
+        lambda rng: cases,
+        laws=(law,),
+        compare=False,
+    )
+    by_value = Exercise("climb", "climb(a)", lambda a: sorted(a), lambda rng: cases)
+    monkeypatch.setattr(toy, "EXERCISES", (by_law, by_value))
+    assert check("toy.fall", lambda a: a[::-1]).passed
+    for lazy in (
+        lambda a: reversed(a),
+        lambda a: (x for x in a),
+        lambda a: map(int, a),
+    ):
+        for name in ("toy.fall", "toy.climb"):
+            message = failure(name, lazy).message
+            assert "the result is an iterator, wanted a list: list(...)." in message
+
+
 # Inputs
 
 
@@ -521,6 +591,17 @@ def test_changes_within_arguments_are_seen(toy, monkeypatch, value, spoil):
     assert check("toy.f", lambda p: 1.0).passed
     assert "changed its argument p" in failure("toy.f", spoiling).message
     assert check("toy.f", lambda p: 1.0).passed  # the next check is not spoilt
+
+
+def test_what_is_the_same_object_is_unchanged():
+    class Odd:
+        def __eq__(self, other):
+            raise AssertionError("nobody needs to ask")
+
+    odd = [Odd(), (1, 2)]
+    assert identical(odd, odd)
+    assert identical([np.nan, (1,)], [np.nan, (1,)])
+    assert not identical([1, (2, 3)], [1, (2, 4)])
 
 
 def test_an_alias_of_an_argument_may_be_returned(toy, monkeypatch):
@@ -638,6 +719,60 @@ def test_a_mistake_that_raises_is_matched_by_type_and_cases():
 
 
 needs_limit = pytest.mark.skipif(not can_limit_time(), reason="no timer signals here")
+
+
+def endless_for_three(x, A):
+    while len(x) == 3:
+        pass
+    return step(x, A)
+
+
+@needs_limit
+def test_an_endless_answer_is_matched_where_the_mistake_gives_up(toy, monkeypatch):
+    def gives_up(x, A):
+        if len(x) == 3:
+            raise TimeIsUp
+        return step(x, A)
+
+    def endless_and_transposed(x, A):
+        return endless_for_three(x, A) if len(x) == 3 else step(x, A.T) + 1
+
+    def late_but_right(x, A):
+        try:
+            return endless_for_three(x, A)
+        except BaseException:
+            return step(x, A)
+
+    quick = Exercise(
+        "step",
+        "step(x, A)",
+        step,
+        toy._step_cases,
+        mistakes=(*toy.STEP.mistakes, Mistake("endless", "Stop.", gives_up)),
+        seconds=0.3,
+    )
+    monkeypatch.setattr(toy, "EXERCISES", (quick,))
+    report = failure("toy.step", endless_for_three)
+    assert "Case 2 of 3 (K = 3): stopped after 0.3 s" in report.message
+    assert report.hint == "endless"
+    assert failure("toy.step", late_but_right).hint == "endless"
+    assert failure("toy.step", endless_and_transposed).hint is None
+    monkeypatch.setattr(
+        toy,
+        "EXERCISES",
+        (
+            Exercise(
+                "step",
+                "step(x, A)",
+                step,
+                toy._step_cases,
+                mistakes=toy.STEP.mistakes,
+                seconds=0.3,
+            ),
+        ),
+    )
+    for late in (endless_for_three, late_but_right):
+        assert failure("toy.step", late).hint is None
 
 
 def forever(x, A):

@@ -47,6 +47,8 @@ def nonfinite(expected: Any, got: Any) -> str | None:
     for path, e, g in _leaves(expected, got):
         if g.dtype.kind not in "fc" or e.dtype.kind not in "fciub":
             continue
+        if np.isfinite(g).all():
+            continue
         for word, bad in (
             ("NaN", np.isnan(g) & ~np.isnan(e)),
             ("infinity", np.isinf(g) & np.isfinite(e)),
@@ -60,6 +62,8 @@ def nonfinite(expected: Any, got: Any) -> str | None:
 def deviation(expected: Any, got: Any, rtol: float, atol: float) -> str | None:
     """Where a result of the right form is farthest from the expected one."""
     for path, e, g in _leaves(expected, got):
+        if not e.ndim and e == g:  # a list may hold thousands, and _close is slow
+            continue
         wrong = ~_close(e, g, rtol, atol)
         if wrong.any():
             index = np.unravel_index(int((_distance(e, g) * wrong).argmax()), e.shape)

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlfs.book._call import Outcome, call, complaint, is_learners, place
 from mlfs.book._compare import children, deviation, misfit, nonfinite, show
-from mlfs.book._limit import can_limit_time
+from mlfs.book._limit import TimeIsUp, can_limit_time
 from mlfs.book._report import Report
 from mlfs.book.exercise import Case, Exercise, Function, Mistake
 
@@ -193,9 +193,15 @@ def _matched(
     """
     for mistake in task.mistakes:
         pairs = zip(cases, outcomes, strict=False)  # a stopped one has no more outcomes
-        if all(_agree(task, call(mistake.function, c), o) for c, o in pairs):
+        if all(_matches(task, call(mistake.function, c), o) for c, o in pairs):
             return mistake
     return None
+
+
+def _matches(task: Exercise, mistake: Outcome, candidate: Outcome) -> bool:
+    if candidate.expired:
+        return isinstance(mistake.error, TimeIsUp)
+    return _agree(task, mistake, candidate)
 
 
 # Wording

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from mlfs.book._limit import TimeIsUp
 from mlfs.book.exercise import Case, Exercise, Law, Mistake
 from mlfs.core.numerics import Array
 from mlfs.core.numerics import logsumexp as safe_logsumexp
@@ -277,11 +278,11 @@ class Dual(NDArrayOperatorsMixin):
             for each in inputs
         ]
         out = ufunc(*x)
-        return Dual(out, self.rules[ufunc](out, *x, *dx))
+        return type(self)(out, self.rules[ufunc](out, *x, *dx))
 
     def _both(self, do: Function) -> Dual:
         """What is linear does the same to the value and to the tangent."""
-        return Dual(do(self.x), do(self.dx))
+        return type(self)(do(self.x), do(self.dx))
 
     def sum(self, axis: Any = None, out: None = None, keepdims: bool = False) -> Dual:
         """Σ over `axis`."""
@@ -324,7 +325,7 @@ def _unbroadcast_cases(rng: Rng) -> Iterator[Case]:
         ((4, 3), (4, 1), "a column, copied across"),
         ((4, 3), (1, 3), "a row of two axes, copied down"),
         ((4, 1), (4, 1), "a length of one that was not stretched"),
-        ((2, 3, 3), (3, 1), "an axis in front and one stretched"),
+        ((2, 4, 3), (4, 1), "an axis in front and one stretched"),
         ((2, 3), (), "a single number"),
     ):
         yield Case({"g": _array(rng, *made), "shape": shape}, note)
@@ -411,6 +412,13 @@ def _ladder(rungs: int) -> list[tuple[int, ...]]:
     return [(), *((i, i) for i in range(rungs))]
 
 
+LADDER = "40 times, a node is used twice by the next: 2^40 paths"
+
+
+def _chain(n: int) -> list[tuple[int, ...]]:
+    return [(), *((i,) for i in range(n - 1))]
+
+
 def _shuffled(parents: Parents, rng: Rng) -> tuple[list[tuple[int, ...]], list[int]]:
     """The same graph under other numbers, and the new number of each node."""
     new = [int(n) for n in rng.permutation(len(parents))]
@@ -427,24 +435,36 @@ def _random_graph(rng: Rng, n: int) -> list[tuple[int, ...]]:
     ]
 
 
+def _tangled_graph(rng: Rng, n: int) -> list[tuple[int, ...]]:
+    """Parents among the four before: short paths and long ones between all nodes."""
+    return [
+        tuple(int(p) for p in rng.integers(max(0, i - 4), i, 2)) if i else ()
+        for i in range(n)
+    ]
+
+
 def _order_cases(rng: Rng) -> Iterator[Case]:
     diamond = [(), (0,), (0,), (1, 2)]
     shortcut = [(), (0,), (1,), (0, 2), (3, 0)]
     for parents, note in (
         ([(), (0,), (1,), (2,)], "a chain"),
         (diamond, "two paths that meet"),
+        ([(), (0,), (0, 1)], "node 0 is used by both others"),
+        ([(), (0,), (1, 0)], "the same, the parents of node 2 exchanged"),
         (shortcut, "a short path and a long one"),
         (_turned_round(shortcut), "the numbers run the other way"),
-        (_ladder(12), "each node is used twice by the next"),
         (_random_graph(rng, 12), "a random graph; not all of it is needed"),
     ):
         out = 0 if note.startswith("the numbers") else len(parents) - 1
         yield Case({"parents": parents, "out": out}, note)
-    renamed, new = _shuffled(_random_graph(rng, 12), rng)
-    yield Case({"parents": renamed, "out": new[-1]}, "a random graph, shuffled numbers")
+    for n, kind in ((12, _tangled_graph), (24, _tangled_graph), (100, _random_graph)):
+        renamed, new = _shuffled(kind(rng, n), rng)
+        note = f"a random graph of {n} nodes, shuffled numbers"
+        yield Case({"parents": renamed, "out": new[-1]}, note)
     yield Case({"parents": diamond, "out": 0}, "out was computed from nothing")
-    chain = [(), *((i,) for i in range(9_999))]
-    yield Case({"parents": chain, "out": 9_999}, "a chain of 10 000 nodes")
+    yield Case({"parents": _chain(3_200), "out": 3_199}, "a chain of 3200 nodes")
+    # last, since nothing is tried after a case that takes too long
+    yield Case({"parents": _ladder(40), "out": 40}, LADDER)
 
 
 def _turned_round(parents: Parents) -> list[tuple[int, ...]]:
@@ -458,6 +478,18 @@ class Times:
 
     factors: tuple[Any, ...] = ()
 
+    def __deepcopy__(self, _memo: Any) -> Times:
+        return self  # nothing in it can change
+
+    @property
+    def source(self) -> str:
+        """What a learner would write for it."""
+        return f"lambda g: ({', '.join(f'{f:g} * g' for f in self.factors)}{self._end}"
+
+    @property
+    def _end(self) -> str:
+        return ",)" if len(self.factors) == 1 else ")"
+
     def __call__(self, g: Any) -> tuple[Any, ...]:
         """The cotangents of the parents."""
         return tuple(factor * g for factor in self.factors)
@@ -468,6 +500,14 @@ class Same:
     """The pull of a plain sum: it hands the very array g to each of `n` parents."""
 
     n: int
+
+    def __deepcopy__(self, _memo: Any) -> Same:
+        return self  # nothing in it can change
+
+    @property
+    def source(self) -> str:
+        """What a learner would write for it."""
+        return f"lambda g: (g,) * {self.n}"
 
     def __call__(self, g: Any) -> tuple[Any, ...]:
         """The cotangents of the parents."""
@@ -488,17 +528,26 @@ def _backward_cases(rng: Rng) -> Iterator[Case]:
         ([(), (0,), (0,), (1, 2)], "node 0 is used by two nodes"),
         ([(), (0, 0), (1,)], "node 0 is used twice by one node, as in x * x"),
         ([(), (0,), (1,), (1, 2)], "a short path and a long one"),
+        ([(), (0,), (1,), (2, 1)], "the same, the parents of node 3 exchanged"),
         ([(), (0,), (0,), (1,)], "node 2 is not needed"),
     ):
         given = {"parents": parents, "pulls": _times(rng, parents)}
         yield Case({**given, "out": len(parents) - 1, "seed": 1.0}, note)
-    renamed, new = _shuffled(_random_graph(rng, 9), rng)
-    given = {"parents": renamed, "pulls": _times(rng, renamed), "out": new[-1]}
-    yield Case({**given, "seed": 0.5}, "shuffled numbers; the seed is 0.5")
+    for n in (9, 20):
+        renamed, new = _shuffled(_tangled_graph(rng, n), rng)
+        given = {"parents": renamed, "pulls": _times(rng, renamed), "out": new[-1]}
+        note = f"{n} nodes, shuffled numbers; the seed is 0.5"
+        yield Case({**given, "seed": 0.5}, note)
     parents = [(), (), (0, 1), (2, 0)]
     pulls = [Times(), Times(), Same(2), Same(2)]
     given = {"parents": parents, "pulls": pulls, "out": 3}
     yield Case({**given, "seed": _array(rng, 3)}, "arrays; c = (a + b) + a")
+    chain, ladder = _chain(3_200), _ladder(40)
+    given = {"parents": chain, "pulls": [Times(), *[Times((1.0,))] * 3_199]}
+    yield Case({**given, "out": 3_199, "seed": 2.0}, "a chain of 3200 nodes")
+    # last, since nothing is tried after a case that takes too long
+    given = {"parents": ladder, "pulls": [Times(), *[Times((0.5, 0.4))] * 40]}
+    yield Case({**given, "out": 40, "seed": 1.0}, LADDER)
 
 
 def _cubes(x: Array) -> Any:
@@ -537,7 +586,7 @@ def _mixed_gradient(x: Array) -> Array:
 
 def _check_cases(rng: Rng) -> Iterator[Case]:
     x, up, M = _array(rng, 5), rng.uniform(1.0, 3.0, 4), 0.5 * _array(rng, 3, 3)
-    one = np.array([0.0, 0.0, 0.0, 1.0])
+    one, gap = np.array([0.0, 0.0, 0.0, 1.0]), np.array([0.0, 0.0, 0.0, 0.0, np.nan])
     for f, g, at, note in (
         (_cubes, 3 * x**2, x, "right: the sum of cubes"),
         (_cubes, -3 * x**2, x, "wrong: its sign"),
@@ -557,6 +606,7 @@ def _check_cases(rng: Rng) -> Iterator[Case]:
         (_waves, np.ones(3), np.zeros(3), "right: sines, at zero"),
         (_mixed, _mixed_gradient(M), M, "right: a matrix"),
         (_mixed, _mixed_gradient(M).T, M, "wrong: a matrix, transposed"),
+        (_cubes, 3 * x**2 + gap, x, "wrong: one entry is NaN"),
     ):
         seed = int(rng.integers(1000))
         yield Case({"f": f, "g": g, "x": at, "rng": seed}, note)
@@ -587,18 +637,29 @@ def _net(x: Any) -> Any:
     return np.sum(miss * miss)
 
 
+def _twice_with_itself(x: Any) -> Any:
+    return np.sum(2 / (3 - np.tanh(x @ x)) - (x - np.exp(-x)))
+
+
+def _both_sides(x: Any) -> Any:
+    return np.sum(np.tanh(_MATRIX @ x) * (x @ _MATRIX - 1))
+
+
 NOTES = {
     _cubes_of: "f(x) = np.sum(x * x * x)",
     _quadratic: "f(x) = np.sum(x * (A @ x))",
     _layer: "f(x) = np.sum(np.tanh(A @ x + 0.3))",
     _ratio: "f(x) = np.sum(np.exp(x)) / (1 + np.sum(x * x))",
     _net: "f(W) = the squared errors of np.tanh(X @ W - 0.2) @ c",
+    _twice_with_itself: "f(x) = np.sum(2 / (3 - np.tanh(x @ x)) - (x - np.exp(-x)))",
+    _both_sides: "f(x) = np.sum(np.tanh(A @ x) * (x @ A - 1))",
 }
+SHAPES = {_net: (2, 2), _twice_with_itself: (3, 3), _both_sides: (3, 3)}
 
 
 def _direction_cases(rng: Rng) -> Iterator[Case]:
     for f, note in NOTES.items():
-        shape = (2, 2) if f is _net else (3,)
+        shape = SHAPES.get(f, (3,))
         yield Case({"f": f, "x": _array(rng, *shape), "v": _array(rng, *shape)}, note)
 
 
@@ -619,6 +680,18 @@ def _exact_hvp(f: Function, x: Array, v: Array) -> Array:
         H = np.diag(e) / below - 2 * (np.outer(e, x) + np.outer(x, e)) / below**2
         H += s * (8 * np.outer(x, x) / below**3 - 2 * np.eye(3) / below**2)
         return np.asarray(H @ v)
+    if f is _twice_with_itself:
+        t = np.tanh(x @ x)
+        slope, below, moved = 1 - t**2, 3 - t, v @ x + x @ v
+        c = 2 * slope / below**2
+        dc = (4 * slope**2 / below**3 - 4 * t * slope / below**2) * moved
+        return np.asarray(dc @ x.T + c @ v.T + v.T @ c + x.T @ dc + np.exp(-x) * v)
+    if f is _both_sides:
+        t, w = np.tanh(_MATRIX @ x), x @ _MATRIX - 1
+        slope = 1 - t**2
+        dt, dw = slope * (_MATRIX @ v), v @ _MATRIX
+        inner = slope * dw - 2 * t * dt * w
+        return np.asarray(_MATRIX.T @ inner + dt @ _MATRIX.T)
     t, c = np.tanh(_TABLE @ x - 0.2), np.array([[1.0], [-2.0]])
     slope, moved, miss = 1 - t**2, _TABLE @ v, t @ c - 0.5
     along = (slope * moved) @ c  # how the miss moves with v
@@ -681,6 +754,11 @@ def _only_stretched(g: Array, shape: tuple[int, ...]) -> Any:
     return g
 
 
+def _stretched_first(g: Array, shape: tuple[int, ...]) -> Any:
+    front = g.ndim - len(shape)
+    return _only_stretched(g, shape).sum(axis=tuple(range(front)))
+
+
 def _stretched_dropped(g: Array, shape: tuple[int, ...]) -> Any:
     g = g.sum(axis=tuple(range(g.ndim - len(shape))))
     return g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1))
@@ -699,6 +777,11 @@ def _assigned(g: Array, a: Array, index: Any) -> Array:
     a_bar = np.zeros(a.shape)
     a_bar[index] += g  # the point: it writes a row once
     return a_bar
+
+
+def _added(zeros: Array, index: Any, g: Array) -> Array:
+    np.add.at(zeros, index, g)
+    return zeros
 
 
 def _recursive_order(parents: Parents, out: int) -> list[int]:
@@ -736,16 +819,59 @@ def _breadth_first(parents: Parents, out: int) -> list[int]:
     return order
 
 
-def _every_path(parents: Parents, out: int) -> list[int]:
-    order, stack = [], [(out, False)]
+def _seen_when_pushed(parents: Parents, out: int, turn: int = 1) -> list[int]:
+    order: list[int] = []
+    seen, stack = {out}, [(out, False)]
     while stack:
+        node, parents_done = stack.pop()
+        if parents_done:
+            order.append(node)
+            continue
+        stack.append((node, True))
+        for parent in parents[node][::turn]:
+            if parent not in seen:
+                seen.add(parent)
+                stack.append((parent, False))
+    return order
+
+
+PATIENCE = 8_000  # steps, beyond which a version counts as one that never ends
+
+
+def _every_path(parents: Parents, out: int) -> list[int]:
+    order: list[int] = []
+    stack = [(out, False)]
+    for _ in range(PATIENCE):
+        if not stack:
+            return order
         node, parents_done = stack.pop()
         if parents_done:
             order.append(node)
         else:
             stack.append((node, True))
             stack.extend((parent, False) for parent in parents[node])
+    raise TimeIsUp
+
+
+def _every_path_by_recursion(parents: Parents, out: int) -> list[int]:
+    order: list[int] = []
+    steps = 0
+
+    def visit(node: int) -> None:
+        nonlocal steps
+        steps += 1
+        if steps > PATIENCE:
+            raise TimeIsUp
+        for parent in parents[node]:
+            visit(parent)
+        order.append(node)
+
+    visit(out)
     return order
+
+
+def _once_each(order: list[int]) -> list[int]:
+    return list(dict.fromkeys(order))
 
 
 def _sweep(
@@ -811,15 +937,60 @@ def _zeros_elsewhere(parents: Parents, pulls: Any, out: int, seed: Any) -> list[
     return [0.0 if g is None else g for g in found]
 
 
+def _seen_when_pushed_sweep(
+    parents: Parents, pulls: Any, out: int, seed: Any, turn: int = 1
+) -> list[Any]:
+    order = _seen_when_pushed(parents, out, turn)[::-1]
+    return _sweep(parents, pulls, out, seed, order, _plus)
+
+
+def _recursive_sweep(parents: Parents, pulls: Any, out: int, seed: Any) -> list[Any]:
+    order = _recursive_order(parents, out)[::-1]
+    return _sweep(parents, pulls, out, seed, order, _plus)
+
+
 def _passed_on_early(parents: Parents, pulls: Any, out: int, seed: Any) -> list[Any]:
     g: list[Any] = [None] * len(parents)
     g[out] = seed
     stack = [out]
-    while stack:
+    for _ in range(PATIENCE):
+        if not stack:
+            return g
         node = stack.pop()
         for parent, share in zip(parents[node], pulls[node](g[node]), strict=True):
             g[parent] = share if g[parent] is None else g[parent] + share
             stack.append(parent)
+    raise TimeIsUp
+
+
+def _path_by_path(parents: Parents, pulls: Any, out: int, seed: Any) -> list[Any]:
+    g: list[Any] = [None] * len(parents)
+    stack = [(out, seed)]
+    for _ in range(PATIENCE):
+        if not stack:
+            return g
+        node, share = stack.pop()
+        g[node] = share if g[node] is None else g[node] + share
+        stack.extend(zip(parents[node], pulls[node](share), strict=True))
+    raise TimeIsUp
+
+
+def _path_by_path_by_recursion(
+    parents: Parents, pulls: Any, out: int, seed: Any
+) -> list[Any]:
+    g: list[Any] = [None] * len(parents)
+    steps = 0
+
+    def go(node: int, share: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps > PATIENCE:
+            raise TimeIsUp
+        g[node] = share if g[node] is None else g[node] + share
+        for parent, part in zip(parents[node], pulls[node](share), strict=True):
+            go(parent, part)
+
+    go(out, seed)
     return g
 
 
@@ -904,6 +1075,42 @@ def _without_sign(f: Function, g: Array, x: Array, rng: Rng) -> bool:
     return bool(np.abs(slope - np.abs(np.sum(g * v))) <= 1e-6 * size)
 
 
+def _accepts_nan(f: Function, g: Array, x: Array, rng: Rng) -> bool:
+    v = rng.normal(size=x.shape)
+    slope = _central(f, x, v, 6e-6 * _size(x))
+    size = max(np.abs(slope), np.linalg.norm(g))
+    return not np.abs(slope - np.sum(g * v)) > 1e-6 * size
+
+
+def _ruled(wrong: Any, rule: Function) -> type[Dual]:
+    """A class like Dual with another rule for one operation."""
+
+    class Misruled(Dual):
+        rules = Dual.rules | {wrong: rule}
+
+    return Misruled
+
+
+def _exchanged(wrong: Any) -> type[Dual]:
+    """A class like Dual that takes a constant on the left for one on the right."""
+
+    class Exchanged(Dual):
+        def __array_ufunc__(self, ufunc: Any, _method: str, *inputs: Any) -> Dual:
+            if ufunc is wrong and not isinstance(inputs[0], Dual):
+                inputs = inputs[::-1]
+            return super().__array_ufunc__(ufunc, _method, *inputs)
+
+    return Exchanged
+
+
+def _jvp_by(kind: type[Dual]) -> Function:
+    return lambda f, x, v: f(kind(x, v)).dx
+
+
+def _hvp_by(kind: type[Dual]) -> Function:
+    return lambda f, x, v: grad(f)(kind(x, v)).dx
+
+
 def _gradient_difference(f: Function, x: Array, v: Array) -> Any:
     h = 1e-5
     return (grad(f)(x + h * v) - grad(f)(x - h * v)) / (2 * h)
@@ -932,9 +1139,46 @@ NOT_UNDONE = (
     "You do not undo broadcasting: the cotangent of an input must have the shape of "
     "that input. Pass it through unbroadcast."
 )
+TOO_EARLY = (
+    "You undo the broadcasting of g before you multiply. The copies have different "
+    "factors: multiply first, sum afterwards."
+)
 FORGOT_G = (
     "Your result does not depend on g. A pull multiplies what comes from above by the "
     "slope of this step: that is the chain rule."
+)
+NO_COMMA = (
+    "You return the array itself. A pull returns a tuple, also of one: (something,), "
+    "with a comma."
+)
+SEEN_WHEN_PUSHED = (
+    "You mark a node when you push it. A node that needs it may then be done first. "
+    "Mark it when you take it off the stack."
+)
+WRONG_ORDER = (
+    "The topological order that you use is wrong: a node is visited while a share of "
+    "its cotangent is still missing. Does your topological_order pass its check?"
+)
+REPEATED = (
+    "Your order is right, but you follow every path, and the paths double with each "
+    "node that is used twice. Keep a set of the nodes that you have seen, and do not "
+    "look at the parents of a node again."
+)
+EVERY_PATH = (
+    "You follow every path, so a node that is used twice stands twice in your list. "
+    "Keep a set of the nodes that you have seen."
+)
+CHILDREN_FIRST = (
+    "Your list begins with out and ends with the inputs. Parents come first: turn it "
+    "round."
+)
+PATH_BY_PATH = (
+    "You send every share on by itself, along every path, and the paths double with "
+    "each node that is used twice. Go in reverse topological order: add the shares of "
+    "a node up, then pull their sum back once."
+)
+OWN_SEED = (
+    "Your sweep starts at one whatever the seed is. The cotangent of out is the seed."
 )
 SWEEP_MISTAKES = (
     Mistake(
@@ -976,20 +1220,123 @@ SWEEP_MISTAKES = (
     ),
     Mistake(
         "breadth first",
-        "You visit nodes by their distance from out. A short path then reaches a node "
-        "before a long one has: its cotangent is passed on while a share is missing.",
+        "You visit nodes by their distance from out, or the topological order that "
+        "you use is wrong. A node is visited while a share of its cotangent is still "
+        "missing.",
         _breadth_first_sweep,
     ),
+    Mistake("wrong order", WRONG_ORDER, _seen_when_pushed_sweep),
+    Mistake(
+        "wrong order, parents from the right",
+        WRONG_ORDER,
+        lambda parents, pulls, out, seed: _seen_when_pushed_sweep(
+            parents, pulls, out, seed, turn=-1
+        ),
+    ),
+    Mistake(
+        "recursion",
+        "Right, but a function of yours calls itself for each node of a chain, and "
+        "Python stops it at about a thousand calls. Keep a list of what is still to be "
+        "done instead.",
+        _recursive_sweep,
+    ),
+    Mistake("path by path", PATH_BY_PATH, _path_by_path),
+    Mistake("path by path, by recursion", PATH_BY_PATH, _path_by_path_by_recursion),
     Mistake(
         "own seed",
-        "Your sweep starts at one whatever the seed is. The cotangent of out is the "
-        "seed.",
+        OWN_SEED,
         _own_seed,
+    ),
+    Mistake(
+        "a seed of 1.0",
+        OWN_SEED,
+        lambda parents, pulls, out, seed: backward(parents, pulls, out, 1.0),
     ),
     Mistake(
         "zeros elsewhere",
         "Nodes that out does not need hold zero in your result; None is wanted.",
         _zeros_elsewhere,
+    ),
+)
+
+WRONG_DUALS = (
+    (
+        "product rule",
+        "Your rule for a b loses a term: the tangent is da b + a db.",
+        _ruled(np.multiply, lambda out, a, b, da, db: da * b),
+    ),
+    (
+        "product of the tangents",
+        "Your rule for a b multiplies the tangents. That is the part of ε², which is "
+        "zero: the tangent is da b + a db.",
+        _ruled(np.multiply, lambda out, a, b, da, db: da * db),
+    ),
+    (
+        "quotient rule",
+        "In your rule for a / b, b is not squared: the tangent is "
+        "(da b - a db) / b², or (da - out db) / b.",
+        _ruled(np.divide, lambda out, a, b, da, db: (da * b - a * db) / b),
+    ),
+    (
+        "quotient rule, its sign",
+        "Your rule for a / b has a wrong sign: the tangent is (da b - a db) / b².",
+        _ruled(np.divide, lambda out, a, b, da, db: (da + out * db) / b),
+    ),
+    (
+        "quotient of the tangents",
+        "Your rule for a / b divides the tangents: it is (da b - a db) / b².",
+        _ruled(np.divide, lambda out, a, b, da, db: da / b),
+    ),
+    (
+        "rule of tanh",
+        "Your rule for tanh is wrong: the slope is 1 - out².",
+        _ruled(np.tanh, lambda out, a, da: (1 - a * a) * da),
+    ),
+    (
+        "rule of the sigmoid",
+        "out (1 - out) is the slope of the sigmoid. That of tanh is 1 - out².",
+        _ruled(np.tanh, lambda out, a, da: out * (1 - out) * da),
+    ),
+    (
+        "rule of exp",
+        "Your rule for exp takes the tangent as it is: it has to be multiplied by out.",
+        _ruled(np.exp, lambda out, a, da: da),
+    ),
+    (
+        "difference",
+        "Your rule for a - b adds the tangents: the tangent is da - db.",
+        _ruled(np.subtract, lambda out, a, b, da, db: da + db),
+    ),
+    (
+        "negation",
+        "Your rule for -a keeps the sign of the tangent: it is -da.",
+        _ruled(np.negative, lambda out, a, da: da),
+    ),
+    (
+        "product of matrices, its second term",
+        "Your rule for a @ b loses a term: the tangent is da @ b + a @ db.",
+        _ruled(np.matmul, lambda out, a, b, da, db: da @ b),
+    ),
+    (
+        "product of matrices, the order of the factors",
+        "In your rule for a @ b, a factor has changed its side: the tangent is "
+        "da @ b + a @ db.",
+        _ruled(np.matmul, lambda out, a, b, da, db: da @ b + db @ a),
+    ),
+    (
+        "minus, exchanged",
+        "Your 3 - x is x - 3: __rsub__(self, other) is other - self.",
+        _exchanged(np.subtract),
+    ),
+    (
+        "division, exchanged",
+        "Your 2 / x is x / 2: __rtruediv__(self, other) is other / self.",
+        _exchanged(np.divide),
+    ),
+    (
+        "@, exchanged",
+        "Your A @ x is x @ A: __rmatmul__(self, other) is other @ self.",
+        _exchanged(np.matmul),
     ),
 )
 
@@ -1017,6 +1364,17 @@ EXERCISES = (
                 "You take the axes that are too many from the end. Broadcasting "
                 "aligns shapes on the right and puts new axes in front.",
                 _aligned_left,
+            ),
+            Mistake(
+                "front axes only",
+                "You sum over the axes in front only. An axis that has length one in "
+                "shape was stretched: sum over it, too, with keepdims=True.",
+                lambda g, shape: g.sum(axis=tuple(range(g.ndim - len(shape)))),
+            ),
+            Mistake(
+                "stretched axes first",
+                "Drop the front axes first; then the axis numbers are those of shape.",
+                _stretched_first,
             ),
             Mistake(
                 "averaged",
@@ -1048,9 +1406,22 @@ EXERCISES = (
                 ),
             ),
             Mistake(
+                "results exchanged",
+                "Both cotangents are right but in the wrong places: that of a first.",
+                lambda g, out, a, b: pull_multiply(g, out, a, b)[::-1],
+            ),
+            Mistake(
                 "not undone",
                 NOT_UNDONE,
                 lambda g, out, a, b: (g * b, g * a),
+            ),
+            Mistake(
+                "g summed first",
+                TOO_EARLY,
+                lambda g, out, a, b: (
+                    unbroadcast(g, a.shape) * b,
+                    unbroadcast(g, b.shape) * a,
+                ),
             ),
             Mistake(
                 "forgot g",
@@ -1062,8 +1433,7 @@ EXERCISES = (
             ),
             Mistake(
                 "summed too early",
-                "You undo the broadcasting of g before you multiply. The copies have "
-                "different factors: multiply first, sum afterwards.",
+                TOO_EARLY,
                 lambda g, out, a, b: (
                     unbroadcast(unbroadcast(g, a.shape) * b, a.shape),
                     unbroadcast(unbroadcast(g, b.shape) * a, b.shape),
@@ -1084,6 +1454,15 @@ EXERCISES = (
                 lambda g, out, a, b: (
                     unbroadcast(g / b, a.shape),
                     unbroadcast(g * out / b, b.shape),
+                ),
+            ),
+            Mistake(
+                "forgot a",
+                "Your cotangent of b does not depend on a. The slope of a / b in the "
+                "direction of b is -a / b².",
+                lambda g, out, a, b: (
+                    unbroadcast(g / b, a.shape),
+                    unbroadcast(-g / b**2, b.shape),
                 ),
             ),
             Mistake(
@@ -1118,6 +1497,7 @@ EXERCISES = (
         lambda rng: _one_cases(rng, np.exp),
         mistakes=(
             Mistake("forgot g", FORGOT_G, lambda g, out, a: (np.copy(out),)),
+            Mistake("no comma", NO_COMMA, lambda g, out, a: g * out),
             Mistake(
                 "times a",
                 "You multiply g by a. The slope of exp at a is exp(a), which is out.",
@@ -1152,7 +1532,13 @@ EXERCISES = (
                 "You write 1 - out; it is 1 - out².",
                 lambda g, out, a: (g * (1 - out),),
             ),
+            Mistake(
+                "the sigmoid's",
+                "out (1 - out) is the slope of the sigmoid. That of tanh is 1 - out².",
+                lambda g, out, a: (g * out * (1 - out),),
+            ),
             Mistake("forgot g", FORGOT_G, lambda g, out, a: (1 - out * out,)),
+            Mistake("no comma", NO_COMMA, lambda g, out, a: g * (1 - out * out)),
         ),
     ),
     Exercise(
@@ -1186,6 +1572,11 @@ EXERCISES = (
                 "You add all of g up. Each summand was used by one entry of the sum "
                 "and gets the cotangent of that entry.",
                 lambda g, out, a, axis: (g.sum() * np.ones(a.shape),),
+            ),
+            Mistake(
+                "no comma",
+                NO_COMMA,
+                lambda g, out, a, axis: pull_sum(g, out, a, axis)[0],
             ),
         ),
     ),
@@ -1238,9 +1629,20 @@ EXERCISES = (
             Mistake(
                 "repeats lost",
                 "A row that was taken several times gets only its last share. "
-                "`a_bar[index] += g` writes each row once, whatever it says; "
+                "Writing to a_bar[index], with = or +=, writes each row once; "
                 "np.add.at(a_bar, index, g) adds every share.",
                 lambda g, out, a, index: (_assigned(g, a, index),),
+            ),
+            Mistake(
+                "zeros like g",
+                "You start from zeros in the shape of g. The cotangent of a has the "
+                "shape of a.",
+                lambda g, out, a, index: (_added(np.zeros_like(g), index, g),),
+            ),
+            Mistake(
+                "no comma",
+                NO_COMMA,
+                lambda g, out, a, index: pull_index(g, out, a, index)[0],
             ),
             Mistake(
                 "taken, not given back",
@@ -1302,6 +1704,11 @@ EXERCISES = (
                 FORGOT_G,
                 lambda g, out, a, axis: pull_logsumexp(np.ones(g.shape), out, a, axis),
             ),
+            Mistake(
+                "no comma",
+                NO_COMMA,
+                lambda g, out, a, axis: pull_logsumexp(g, out, a, axis)[0],
+            ),
         ),
     ),
     Exercise(
@@ -1340,11 +1747,33 @@ EXERCISES = (
                 "late.",
                 lambda parents, out: _breadth_first(parents, out)[::-1],
             ),
+            Mistake("seen when pushed", SEEN_WHEN_PUSHED, _seen_when_pushed),
             Mistake(
-                "every path",
-                "You follow every path, so a node that is used twice stands twice in "
-                "your list. Keep a set of the nodes that you have seen.",
-                _every_path,
+                "seen when pushed, parents from the right",
+                SEEN_WHEN_PUSHED,
+                lambda parents, out: _seen_when_pushed(parents, out, turn=-1),
+            ),
+            Mistake(
+                "children first",
+                CHILDREN_FIRST,
+                lambda parents, out: topological_order(parents, out)[::-1],
+            ),
+            Mistake(
+                "children first, by recursion",
+                CHILDREN_FIRST,
+                lambda parents, out: _recursive_order(parents, out)[::-1],
+            ),
+            Mistake("every path", EVERY_PATH, _every_path),
+            Mistake("every path, by recursion", EVERY_PATH, _every_path_by_recursion),
+            Mistake(
+                "every path, then each once",
+                REPEATED,
+                lambda parents, out: _once_each(_every_path(parents, out)),
+            ),
+            Mistake(
+                "every path, then each once, by recursion",
+                REPEATED,
+                lambda parents, out: _once_each(_every_path_by_recursion(parents, out)),
             ),
             Mistake(
                 "by number",
@@ -1457,6 +1886,12 @@ EXERCISES = (
                 lambda f, g, x, rng: _compared(f, g, x, rng, rtol=1e-2),
             ),
             Mistake(
+                "accepts NaN",
+                "It accepts a gradient that holds NaN. A comparison with NaN is false, "
+                "so `error > allowed` is, too: ask for `error <= allowed`.",
+                _accepts_nan,
+            ),
+            Mistake(
                 "accepts all",
                 "It never refuses. Does a comparison stand the wrong way round?",
                 lambda f, g, x, rng: True,
@@ -1493,6 +1928,7 @@ EXERCISES = (
                 "You divide v by its length. Along 2 v, the slope is twice as large.",
                 lambda f, x, v: jvp(f, x, v / np.linalg.norm(v)),
             ),
+            *(Mistake(name, hint, _jvp_by(kind)) for name, hint, kind in WRONG_DUALS),
         ),
         compare=False,
         rtol=1e-13,
@@ -1529,6 +1965,7 @@ EXERCISES = (
                 "asked for.",
                 lambda f, x, v: grad(f)(x),
             ),
+            *(Mistake(name, hint, _hvp_by(kind)) for name, hint, kind in WRONG_DUALS),
         ),
         compare=False,
         rtol=1e-13,
