@@ -170,6 +170,9 @@ class Momentum(Optimizer):
 
     Polyak 1964, "Some methods of speeding up the convergence of iteration methods";
     Sutskever, Martens, Dahl and Hinton 2013, ICML, for Nesterov's form.
+
+    Raises:
+        ValueError: settings outside their ranges.
     """
 
     beta: float = 0.9
