@@ -23,7 +23,6 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, ClassVar
 
-import execute_book
 from docutils import nodes
 from docutils.parsers.rst import directives
 from mlfs_furniture import (
@@ -37,6 +36,8 @@ from mlfs_site import CLAIMS, ROOT, _link, _row, _table, _text
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
+
+import execute_book
 
 PAGE = "book/build"
 WEIGHTS = Path("_build", "page-weight.json")
@@ -75,7 +76,9 @@ def counts_of_claims(root: Path = ROOT) -> list[tuple[Any, Counter[str]]]:
         count: Counter[str] = Counter()
         for module in chapter.modules:
             path = root / CLAIMS / f"{module}.json"
-            kept = json.loads(path.read_text("utf8"))["claims"] if path.is_file() else []
+            kept = (
+                json.loads(path.read_text("utf8"))["claims"] if path.is_file() else []
+            )
             count.update(claim["kind"] for claim in kept)
             count["held"] += sum(bool(claim["passed"]) for claim in kept)
         found.append((chapter, count))
@@ -146,7 +149,9 @@ class FillTables(SphinxPostTransform):
     def versions(self) -> list[nodes.Node]:
         """Packages with their versions and reasons."""
         rows = [
-            _row([nodes.literal(name, name)], _text(installed_version(name)), _text(why))
+            _row(
+                [nodes.literal(name, name)], _text(installed_version(name)), _text(why)
+            )
             for name, why in wanted_packages()
         ]
         return [_table(("Package", "Version", "What for"), rows)]
@@ -170,7 +175,9 @@ class FillTables(SphinxPostTransform):
         for chapter, count in counts_of_claims():
             every = sum(count[kind] for kind in LOOSEST)
             numbers = [_text(str(count[kind])) for kind in LOOSEST]
-            held = _link(self.env.docname, "verification", f"{count['held']} of {every}")
+            held = _link(
+                self.env.docname, "verification", f"{count['held']} of {every}"
+            )
             title = _link(self.env.docname, f"{chapter.slug}/theory", chapter.title)
             rows.append(_row(title, *numbers, held))
         return [_table(("Chapter", *LOOSEST, "hold"), rows)]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -223,7 +224,8 @@ def furnish(app: Sphinx, doctree: nodes.document) -> None:
 
 # The graph ------------------------------------------------------------------------
 
-BOX, GAP, ROW, MARGIN = (222, 30), 44, 40, 6  # width and height of a box; distances
+BOX, GAP, ROW, MARGIN = (166, 38), 48, 45, 6  # width and height of a box; distances
+LINE = 22  # letters that fit into a box
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,25 +242,37 @@ def depth(chapter: Chapter) -> int:
     return max((depth(each) + 1 for each in needed_by(chapter)), default=0)
 
 
+def all_needed_by(chapter: Chapter) -> set[str]:
+    """The folders of all chapters that one builds on, directly or not."""
+    needed = needed_by(chapter)
+    return {each.slug for each in needed}.union(*map(all_needed_by, needed))
+
+
+def drawn_edges(chapter: Chapter) -> list[Chapter]:
+    """What it builds on, but for chapters that one of the others needs anyway."""
+    needed = needed_by(chapter)
+    implied: set[str] = set().union(*map(all_needed_by, needed))
+    return [each for each in needed if each.slug not in implied]
+
+
 def layout(chapters: Sequence[Chapter]) -> list[Spot]:
     """A column for each depth; what belongs together stands side by side."""
     columns: dict[int, list[Chapter]] = {}
-    # Chapters that neither need nor open another come last.
-    linked = [each for each in chapters if needed_by(each) or opened_by(each)]
-    for chapter in [*linked, *(each for each in chapters if each not in linked)]:
+    # Chapters without a line stand at the top, where no line passes.
+    alone = [each for each in chapters if not (needed_by(each) or opened_by(each))]
+    for chapter in [*alone, *(each for each in chapters if each not in alone)]:
         columns.setdefault(depth(chapter), []).append(chapter)
     tallest = max(map(len, columns.values()))
     rows: dict[str, float] = {}
+
+    def height(chapter: Chapter) -> float:
+        wanted = [rows[need.slug] for need in needed_by(chapter)]
+        return sum(wanted) / len(wanted) if wanted else 0
+
     for _, column in sorted(columns.items()):
         step = tallest / len(column)
-        wanted = {
-            each.slug: [rows[need.slug] for need in needed_by(each)] for each in column
-        }
         # Sorting is stable: the order of the book stays where nothing else decides.
-        ordered = sorted(
-            column, key=lambda c: sum(wanted[c.slug]) / (len(wanted[c.slug]) or 1)
-        )
-        for number, chapter in enumerate(ordered):
+        for number, chapter in enumerate(sorted(column, key=height)):
             rows[chapter.slug] = (number + 0.5) * step - 0.5
     return [
         Spot(
@@ -281,17 +295,22 @@ def _curve(start: Spot, end: Spot) -> str:
 
 
 def _box(spot: Spot, href: str | None) -> str:
-    title = escape(spot.chapter.title)
     width, height = BOX
-    inside = (
-        f'<rect x="{spot.x:g}" y="{spot.y:g}" width="{width}" height="{height}" rx="5"/>'
-        f'<text x="{spot.x + width / 2:g}" y="{spot.y + height / 2 + 4.5:g}">{title}'
-        "</text>"
+    lines = wrap(spot.chapter.title, LINE)
+    middle = spot.x + width / 2
+    top = spot.y + height / 2 + 4.5 - 7.5 * (len(lines) - 1)
+    text = "".join(
+        f'<text x="{middle:g}" y="{top + 15 * number:g}">{escape(line)}</text>'
+        for number, line in enumerate(lines)
     )
+    place = f'x="{spot.x:g}" y="{spot.y:g}" width="{width}" height="{height}"'
+    rect = f'<rect {place} rx="5"/>'
+    title = escape(spot.chapter.title)
     if href is None:
         label = f'role="img" aria-label="{title} (planned)"'
-        return f'<g class="planned" {label}>{inside}</g>'
-    return f'<a href="{escape(href)}" class="stands">{inside}</a>'
+        return f'<g class="planned" {label}>{rect}{text}</g>'
+    link = f'href="{escape(href)}" class="stands" aria-label="{title}"'
+    return f"<a {link}>{rect}{text}</a>"
 
 
 def draw(chapters: Sequence[Chapter], href: dict[str, str]) -> str:
@@ -302,7 +321,7 @@ def draw(chapters: Sequence[Chapter], href: dict[str, str]) -> str:
     edges = [
         _curve(spots[need.slug], spot)
         for spot in spots.values()
-        for need in needed_by(spot.chapter)
+        for need in drawn_edges(spot.chapter)
     ]
     boxes = [_box(spot, href.get(slug)) for slug, spot in spots.items()]
     return "\n".join(

@@ -6,13 +6,13 @@ of every script.  What a page may load is its own site and nothing else:
 - Scripts come from the site's files.  The few that the theme writes into the page are
   named by their SHA-256, as are the two attributes `onclick` of its buttons; nothing
   else can run, and nothing is evaluated from text.
-- Styles may stand in the page ('unsafe-inline'): MathJax sets equations by writing style
-  elements and attributes, with sizes that are not known before it runs.
+- Styles may stand in the page ('unsafe-inline'): MathJax sets equations by writing
+  style elements and attributes, with sizes that are not known before it runs.
 - `file:` is there for the site opened from a folder, where 'self' matches nothing in
-  some browsers; on a server it allows nothing, since no page of a server may load files.
+  some browsers; on a server it allows nothing, as a server's page may not load files.
 
-The hashes are counted from the finished page, so a new inline script of the theme, or of
-another extension, needs no change here.  They protect against what gets into a page
+The hashes are counted from the finished page, so a new inline script of the theme, or
+of another extension, needs no change here.  They protect against what gets into a page
 later than the build.
 """
 
