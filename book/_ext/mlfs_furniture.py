@@ -171,13 +171,14 @@ def has_notation(chapter: Chapter, root: Path = ROOT) -> bool:
 def head(docname: str, chapter: Chapter, page: str, minutes: int) -> nodes.Element:
     """The line under the title."""
     seconds = execution_times().get(f"{docname}.md")
+    runs = "time to run" if seconds is None else "runs in"
     besides = " besides the exercises" if page == "coding" else ""
     needs = [_title(docname, each) for each in needed_by(chapter)]
     parts = [
         _to_label(
             docname, "build-reading", f"About {minutes} minutes to read{besides}"
         ),
-        _to_label(docname, "build-times", f"runs in {shown_seconds(seconds)}"),
+        _to_label(docname, "build-times", f"{runs} {shown_seconds(seconds)}"),
         [*_text("builds on "), *(_join(needs, ", ") or _text("no other chapter"))],
     ]
     if has_notation(chapter):
