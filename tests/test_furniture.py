@@ -230,6 +230,19 @@ def test_nothing_comes_from_another_host():
     assert security.policy(PAGE).startswith("default-src 'none'; ")
 
 
+def test_a_page_is_protected_once_ahead_of_its_scripts():
+    head = '<html data-content_root="./"><head>\n    <meta charset="utf-8" />'
+    page = f"{head}<script>1</script></head></html>"
+    once = security.protect(page)
+    assert once.startswith(f'{head}<meta http-equiv="Content-Security-Policy"')
+    assert security.protect(once) == once
+    later = security.protect(once.replace("<script>1<", "<script>2<"))
+    assert later.count("Content-Security") == 1
+    assert sha("2").replace("'", "&#x27;") in later
+    with pytest.raises(security.BookError, match="ahead of its scripts"):
+        security.protect("<html><script></script></html>")
+
+
 # Glossary and notation ------------------------------------------------------------
 
 ENTRY = re.compile(r"^(?P<term>[^\s`(#].*)\n    (?P<text>\S.*)$", re.MULTILINE)

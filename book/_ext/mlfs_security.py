@@ -20,15 +20,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from mlfs_site import BookError
 from sphinx.application import Sphinx
 
-PLACE = "to be written when the page is finished"
+OURS = "data-content_root="  # on the first element of a page that Sphinx wrote
+OPENING = '<meta charset="utf-8" />'
 META = '<meta http-equiv="Content-Security-Policy" content="{}">'
+FOUND = re.compile(META.format('[^"]*'))
 SELF = "'self' file:"
 
 
@@ -86,29 +90,34 @@ def policy(page: str) -> str:
     )
 
 
-def hold_place(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
-) -> None:
-    """Put the element at the head of the page, its content still unknown."""
-    if app.builder.name == "html":
-        context["metatags"] = META.format(PLACE) + context.get("metatags", "")
+def protect(page: str) -> str:
+    """The page with its policy, which replaces the one of an earlier build.
+
+    Raises:
+        BookError: the page does not open as Sphinx's pages do.
+    """
+    bare = FOUND.sub("", page, count=1)
+    at = bare.find(OPENING)
+    if at < 0 or "<script" in bare[:at]:
+        raise BookError(f"a page has no {OPENING} ahead of its scripts")
+    at += len(OPENING)
+    return bare[:at] + META.format(escape(policy(bare))) + bare[at:]
 
 
 def write_policies(app: Sphinx, exception: Exception | None) -> None:
-    """Write the policy into each page that this build has finished."""
+    """Write the policy into each page of Sphinx; it leaves some from build to build."""
     if exception is not None or app.builder.name != "html":
         return
-    held = META.format(PLACE)
     for path in sorted(Path(app.outdir).rglob("*.html")):
         text = path.read_text("utf8")
-        if held in text:
-            made = META.format(escape(policy(text)))
-            path.write_text(text.replace(held, made, 1), "utf8")
+        if OURS in text[:500]:
+            made = protect(text)
+            if made != text:
+                path.write_text(made, "utf8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect all of it."""
-    app.connect("html-page-context", hold_place, priority=100)
     app.connect("build-finished", write_policies, priority=950)
     return {
         "version": "1",

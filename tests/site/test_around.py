@@ -1,7 +1,7 @@
 """What stands around the text of the built pages, and what a page may load.
 
-Run after `make book`, like test_site.py, which opens every page in the browser and fails
-on any message of the console, so also on what the policy forbids.
+Run after `make book`, like test_site.py, which opens every page in the browser and
+fails on any message of the console, so also on what the policy forbids.
 """
 
 import re
