@@ -11,7 +11,7 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: book test check site-test bench serve clean chapter pins
+.PHONY: book test check site-test bench serve clean chapter pins newest linkcheck browser ci report-failure
 
 book: $(READY)           ## execute what changed, then build the site into _build/html
 	$(BIN)/python tools/execute_book.py -j $(JOBS)
@@ -39,6 +39,24 @@ chapter: $(READY)        ## lay out a new chapter: make chapter NAME=gaussian-pr
 
 pins: $(READY)           ## compile requirements.in into requirements.txt (needs uv)
 	uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes --no-header -q -o requirements.txt
+
+newest: UV := $(VENV)-uv/bin
+newest:                  ## the newest versions that requirements.in allows, into requirements.txt
+	$(PYTHON) -m venv $(VENV)-uv
+	$(UV)/python -m pip --disable-pip-version-check --quiet install uv
+	$(UV)/uv pip compile requirements.in --upgrade --universal --python-version 3.11 --generate-hashes --no-header -q -o requirements.txt
+
+linkcheck: $(READY)      ## do links to other sites lead somewhere?  see _build/linkcheck/output.txt
+	$(BIN)/jupyter-book build --builder linkcheck .
+
+browser:                 ## install Chromium from the distribution, if there is none
+	bash tools/install_chromium.sh
+
+ci:                      ## all that CI runs
+	bash .ci/run
+
+report-failure:          ## open an issue about a weekly run that failed, unless one is open (needs gh)
+	bash tools/report_failure.sh "$(RUN)"
 
 clean:                   ## remove what a build made; the environment stays
 	rm -rf _build build .pytest_cache .hypothesis .mypy_cache .ruff_cache

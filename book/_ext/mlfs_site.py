@@ -90,8 +90,8 @@ class Freshness:
 
         kinds = env.mlfs_kinds.get(docname, set())
         parts = [self.review.prints.get(_page(env, docname), "")]
-        if kinds & {"chapter-map", "prerequisites", "claims-table"}:
-            parts += [chapter.slug for chapter in CHAPTERS if chapter.stands]
+        if kinds & {"chapter-map", "chapter-graph", "prerequisites", "claims-table"}:
+            parts += [f"{chapter} {chapter.stands}" for chapter in CHAPTERS]
         if "sessions" in kinds:
             parts.append(_sessions().current_day().isoformat())
         return " ".join(parts)
