@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext
-from sphinx_external_toc.parsing import parse_toc_yaml
 
 import browser
+from make_pdf import book_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
@@ -44,12 +44,6 @@ class Weight:
         first, second = self.first_kb, self.second_kb
         figures = self.figures_kb
         return first - figures > FIRST_KB or second - figures > SECOND_KB
-
-
-def book_pages(root: Path = ROOT) -> list[str]:
-    """The pages of _toc.yml in the order of the book, as files of the site."""
-    documents = parse_toc_yaml(root / "_toc.yml")
-    return [f"{str(name).removesuffix('.md')}.html" for name in documents]
 
 
 def fetched(context: BrowserContext, url: str) -> list[tuple[str, int]]:
