@@ -4,8 +4,8 @@
 
 Headless Chromium prints the pages in the order of _toc.yml, tagged and with outlines.
 Links between pages lead to the site from the PDF of a page, and stay within the PDF of
-the book.  The files lie in _static/pdf of the site, and the download menus offer them.  When
-a page is built again, its PDF is out of date: it is offered again after `make pdf`.
+the book.  The files lie in _static/pdf of the site; download menus offer them.  When a
+page is built again, its PDF is out of date: it is offered again after `make pdf`.
 """
 
 from __future__ import annotations
