@@ -92,7 +92,12 @@ def cut_figure(path: Path) -> None:
     with Image.open(path) as figure:
         if figure.mode not in ("RGB", "RGBA"):
             return
+        if figure.mode == "RGBA" and figure.getextrema()[3] == (255, 255):
+            figure = figure.convert("RGB")  # nothing shines through
         few = figure.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    # Quantising takes white to 254, which would show where figures are inverted.
+    colours = few.getpalette() or []
+    few.putpalette([255 if c > 251 else 0 if c < 4 else c for c in colours])
     packed = BytesIO()
     few.save(packed, "PNG", optimize=True)
     if packed.tell() < path.stat().st_size:

@@ -213,6 +213,7 @@ THIN = """() => {
         seen.add(token.className);
         if (known && !token.id) token.replaceWith(...token.childNodes);
     }
+    document.body.normalize();  // or axe measures each of the pieces
     document.querySelectorAll("mjx-container").forEach((set) => set.replaceChildren());
 }"""
 
