@@ -11,11 +11,17 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: book test check site-test bench serve clean chapter pins newest linkcheck browser ci report-failure
+.PHONY: book test check site-test bench serve clean chapter pins newest linkcheck browser ci report-failure pdf weigh
 
 book: $(READY)           ## execute what changed, then build the site into _build/html
 	$(BIN)/python tools/execute_book.py -j $(JOBS)
 	$(BIN)/jupyter-book build -W --keep-going -n .
+
+pdf: book                ## print every page and the book, offered in the pages' menus
+	$(BIN)/python tools/make_pdf.py
+
+weigh: $(READY)          ## what the pages of the built site bring over the wire
+	$(BIN)/python tools/page_weight.py
 
 test: $(READY)           ## prove the package and the pages' sources
 	$(BIN)/python -m pytest tests --ignore=tests/site

@@ -1,7 +1,7 @@
 """The built site: nothing from outside, nothing broken, readable by everybody.
 
-The files are read as they are, then every page is opened in Chromium, wide and narrow,
-light and dark.  Run after `make book`.
+The files are read as they are, then every page is opened in Chromium at three
+widths, light and dark.  Run after `make book`.
 """
 
 import re
@@ -136,11 +136,8 @@ def test_the_calendar_can_be_imported():
 
 # In a browser ---------------------------------------------------------------------
 
-SIZES = {
-    "wide": {"viewport": {"width": 1280, "height": 900}},
-    "narrow": {"viewport": {"width": 390, "height": 844}, "is_mobile": True},
-}
-MODES = [(size, scheme) for size in SIZES for scheme in ("light", "dark")]
+WIDTHS = (1280, 768, 390)  # px: a laptop, a tablet, a telephone
+HEIGHT = 900
 
 UNSET = """() => [...document.querySelectorAll(".math")]
     .filter((node) => !node.querySelector("mjx-container")
@@ -162,12 +159,49 @@ def chromium():
         yield running
 
 
-@pytest.fixture(scope="module", params=MODES, ids="-".join)
+@pytest.fixture(scope="module", params=("light", "dark"))
 def context(request, chromium):
-    size, scheme = request.param
-    made = chromium.new_context(color_scheme=scheme, **SIZES[size])
-    yield made, scheme
+    size = {"width": WIDTHS[0], "height": HEIGHT}
+    made = chromium.new_context(color_scheme=request.param, viewport=size)
+    yield made, request.param
     made.close()
+
+
+# What is wider than the window must lie in a box that scrolls, and inside that window.
+STICKS_OUT = """() => {
+    const scrolls = (node) => /auto|scroll/.test(getComputedStyle(node).overflowX);
+    const out = [];
+    const wide = "mjx-container, table, pre, img, svg, .math, dt, figure";
+    for (const node of document.querySelectorAll(`.bd-article :is(${wide})`)) {
+        if (node.closest("mjx-assistive-mml")) continue;
+        let box = node;
+        while (box && !scrolls(box)) box = box.parentElement;
+        const right = (box ?? node).getBoundingClientRect().right;
+        if (right > innerWidth + 1) out.push(`${node.tagName} ${node.className}`);
+    }
+    return out;
+}"""
+TURNED = """async () => {
+    for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
+    await new Promise((done) => setTimeout(done, 50));
+}"""
+
+
+def resize(page, width):
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    page.evaluate(TURNED)
+
+
+def too_wide(page):
+    """What does not fit at any of the widths."""
+    found = []
+    for width in WIDTHS:
+        resize(page, width)
+        needed = page.evaluate("document.documentElement.scrollWidth")
+        if needed > width:
+            found.append(f"scrolls sideways: {needed} px in a window of {width}")
+        found += [f"at {width} px: {it} sticks out" for it in page.evaluate(STICKS_OUT)]
+    return found
 
 
 # Axe takes ten times as long with every token of the code and every stroke of the
@@ -179,17 +213,23 @@ THIN = """() => {
         seen.add(token.className);
         if (known && !token.id) token.replaceWith(...token.childNodes);
     }
+    document.body.normalize();  // or axe measures each of the pieces
     document.querySelectorAll("mjx-container").forEach((set) => set.replaceChildren());
 }"""
 
 
-def violations(page, colours_only):
+COLOURS = ["color-contrast"]  # they take axe longest, and hang on no width
+NO_COLOURS = {"rules": {name: {"enabled": False} for name in COLOURS}}
+RUNS = {  # width, and axe's options
+    "light": [(390, NO_COLOURS), (1280, {})],
+    "dark": [(1280, {"runOnly": COLOURS})],
+}
+
+
+def violations(page, rules):
     """What axe finds, one line for each element."""
-    page.evaluate(THIN)
     # Preloading has axe fetch style sheets again, from wrong addresses.
-    options = {"resultTypes": ["violations"], "preload": False}
-    if colours_only:
-        options["runOnly"] = ["color-contrast"]
+    options = {"resultTypes": ["violations"], "preload": False, **rules}
     return [
         f"axe {rule['id']}: {node['target']} {node['failureSummary']}"
         for rule in Axe().run(page, options=options).response["violations"]
@@ -201,12 +241,12 @@ def violations(page, colours_only):
 def test_page_in_a_browser(context, address, name):
     made, scheme = context
     with browser.visit(made, f"{address}/{name}") as (page, wrong):
-        size = page.viewport_size["width"]
-        needed = page.evaluate("document.documentElement.scrollWidth")
-        if needed > size:
-            wrong.append(f"scrolls sideways: {needed} px in a window of {size}")
         wrong += [f"equation is not set: {text}" for text in page.evaluate(UNSET)]
-        wrong += violations(page, colours_only=scheme == "dark")
+        wrong += too_wide(page)
+        page.evaluate(THIN)
+        for width, rules in RUNS[scheme]:
+            resize(page, width)
+            wrong += [f"at {width} px: {found}" for found in violations(page, rules)]
         assert wrong == [], "\n".join(wrong)
 
 
