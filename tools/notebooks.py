@@ -19,6 +19,7 @@ import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ _DIRECTIVE = re.compile(r"\{([\w:-]+)\}\s*(.*)")
 # In one pass, so that nothing within a code span is taken for a role or a link.
 _INLINE = re.compile(
     r"\{(?P<role>[a-zA-Z][\w:.-]*)\}(?P<tick>`+)(?P<content>.+?)(?<!`)(?P=tick)(?!`)"
-    r"|(?P<code>(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
+    r"|(?P<code>(?<!`)(?P<ticks>`+)(?!`)(?:[^\n]|\n(?!\s*\n))+?(?<!`)(?P=ticks)(?!`))"
     r"|\$\$(?P<display>.*?)\$\$(?: *\((?P<label>[\w:.-]+)\))?"
     r"|(?<!!)\[(?P<text>[^\]\[]*)\]\((?P<target>[^()\s]+)\)",
     re.DOTALL,
@@ -366,14 +367,14 @@ class Page:
 
     def markdown(self, lines: Sequence[str]) -> str:
         """Lines of a page, or of the body of a directive."""
-        done = []
-        for block in blocks(lines):
-            if isinstance(block, Fence):
-                made = self.fence(block)
-                done.append(textwrap.indent(made, block.indent))
-            else:
-                done.append(self.text(block))
-        return re.sub(r"\n{3,}", "\n\n", "\n".join(done)).strip("\n")
+        done = "\n".join(map(self.block, blocks(lines)))
+        return re.sub(r"\n{3,}", "\n\n", done).strip("\n")
+
+    def block(self, block: list[str] | Fence) -> str:
+        """Text, or a fenced block at its place in the text."""
+        if isinstance(block, Fence):
+            return textwrap.indent(self.fence(block), block.indent)
+        return self.text(block)
 
     def text(self, lines: Sequence[str]) -> str:
         """Lines without fences."""
@@ -599,13 +600,16 @@ def cut(text: str, options: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
+_parse = cache(ast.parse)
+
+
 def python_object(source: str, name: str, where: str) -> str:
     """The source of a function, a class, or a method by its dotted name.
 
     Raises:
         ValueError: there is no such object.
     """
-    body: Sequence[ast.stmt] = ast.parse(source).body
+    body: Sequence[ast.stmt] = _parse(source).body
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for part in name.split("."):
         found = [n for n in body if isinstance(n, kinds) and n.name == part]
@@ -627,9 +631,7 @@ def cells_of(page: Page) -> Iterator[Any]:
     number = 0
     for block in blocks(lines):
         if not isinstance(block, Fence) or block.name != "code-cell":
-            text += block if not isinstance(block, Fence) else [page.fence(block)]
-            if not isinstance(block, Fence):
-                text[-len(block) :] = [page.text(block)]
+            text.append(page.block(block))
             continue
         yield from _text_cells("\n".join(text))
         text = []
@@ -688,10 +690,12 @@ def notebook(book: Book, name: str, target: str, executed: Any = None) -> Any:
     source = f"*This notebook is [a page of the book]({page.address}).*"
     if cells and cells[0].cell_type == "markdown":
         cells[0].source = re.sub(r"\A(# .*)", rf"\1\n\n{source}", cells[0].source)
-    install = {"lite": INSTALL_LITE, "download": INSTALL_HERE.format(wheel=book.wheel)}
-    if target in install:
+    if target != "installed":
         first = 1 if cells and cells[0].cell_type == "markdown" else 0
-        cells.insert(first, v4.new_code_cell(install[target]))
+        code = INSTALL_LITE
+        if target == "download":
+            code = INSTALL_HERE.format(wheel=book.wheel)
+        cells.insert(first, v4.new_code_cell(code))
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number:03d}"
     spec = {"display_name": "Python 3", "language": "python", "name": KERNELS[target]}

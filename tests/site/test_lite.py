@@ -28,7 +28,8 @@ READY = """() => {
 NOTEBOOK = "() => window.jupyterapp.shell.currentWidget.content.model.toJSON()"
 DONE = """() => {
     const panel = window.jupyterapp.shell.currentWidget;
-    const code = panel.content.model.toJSON().cells.filter((c) => c.cell_type === "code");
+    const cells = panel.content.model.toJSON().cells;
+    const code = cells.filter((c) => c.cell_type === "code");
     const failed = code.some((c) => c.outputs.some((o) => o.output_type === "error"));
     return failed || code.every((c) => c.execution_count);
 }"""
@@ -62,7 +63,7 @@ def chromium():
 
 
 def outputs(notebook):
-    """Texts and the number of figures of each code cell, the installing one left out."""
+    """Text and number of figures of each code cell but the one that installs."""
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     return [
         (
