@@ -10,6 +10,6 @@ document.addEventListener("DOMContentLoaded", () => {
   link.target = "_blank";
   link.rel = "noopener";
   link.title = "Run this page in the browser; nothing is installed";
-  link.innerHTML = '<span aria-hidden="true">▶</span> <span class="launch-words">Run in the browser</span>';
+  link.innerHTML = '<span aria-hidden="true">▶</span> <span class="d-none d-md-inline">Run in the browser</span>';
   bar.prepend(link);
 });

@@ -60,5 +60,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect it."""
     app.add_js_file(Path(launch.SCRIPT).name)
     app.connect("html-page-context", offer, priority=600)
-    app.connect("build-finished", write)
+    # After all others: a page that cannot be converted must not keep them from running.
+    app.connect("build-finished", write, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
