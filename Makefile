@@ -11,7 +11,7 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: book test check site-test bench serve clean chapter pins newest linkcheck browser ci report-failure pdf weigh
+.PHONY: book test check site-test bench serve clean chapter pins newest linkcheck browser ci report-failure pdf weigh lite pyodide
 
 book: $(READY)           ## execute what changed, then build the site into _build/html
 	$(BIN)/python tools/execute_book.py -j $(JOBS)
@@ -34,6 +34,12 @@ check: $(READY)          ## style and types
 	$(BIN)/ruff format --check code tests tools bench book/_ext
 	$(BIN)/mypy
 
+lite: $(READY) .venv-lite/.ready   ## JupyterLite with every chapter, into the built site
+	$(BIN)/python tools/build_lite.py --jupyter .venv-lite/bin/jupyter
+
+pyodide: $(READY)        ## have JupyterLite carry its Pyodide, and ask no other host
+	$(BIN)/python tools/fetch_pyodide.py
+
 bench: $(READY)          ## side by side with the libraries, one thread
 	$(BIN)/python bench/run.py
 
@@ -45,6 +51,7 @@ chapter: $(READY)        ## lay out a new chapter: make chapter NAME=gaussian-pr
 
 pins: $(READY)           ## compile requirements.in into requirements.txt (needs uv)
 	uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes --no-header -q -o requirements.txt
+	uv pip compile lite/requirements.in --universal --python-version 3.11 --generate-hashes --no-header -q -o lite/requirements.txt
 
 newest: UV := $(VENV)-uv/bin
 newest:                  ## the newest versions that requirements.in allows, into requirements.txt
@@ -72,4 +79,11 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes -r requirements.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# An environment of its own: JupyterLite copies in whatever extensions it finds.
+.venv-lite/.ready: lite/requirements.txt lite/wheels.txt
+	$(PYTHON) -m venv .venv-lite
+	.venv-lite/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r lite/requirements.txt
+	.venv-lite/bin/python -m pip --disable-pip-version-check --quiet download --require-hashes --no-deps --dest lite/wheels -r lite/wheels.txt
 	@touch $@

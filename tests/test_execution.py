@@ -59,7 +59,8 @@ TOY = {
     "tests/test_two.py": "",
 }
 REAL = ("tools/fingerprint.py", "tools/execute_book.py", "book/_ext", "book/_static")
-REAL += ("_config.yml", "code/mlfs/book/chapters.py")
+REAL += ("tools/notebooks.py", "tools/bundle.py", "tools/launch.py", "lite/launch.js")
+REAL += ("_config.yml", "code/mlfs/book/chapters.py", "pyproject.toml", "LICENSE")
 
 
 def write(root, files):
