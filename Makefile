@@ -60,7 +60,8 @@ newest:                  ## the newest versions that requirements.in allows, int
 	$(UV)/uv pip compile requirements.in --upgrade --universal --python-version 3.11 --generate-hashes --no-header -q -o requirements.txt
 
 linkcheck: $(READY)      ## do links to other sites lead somewhere?  see _build/linkcheck/output.txt
-	$(BIN)/jupyter-book build --builder linkcheck .
+	mkdir -p _build/linkcheck
+	$(BIN)/jupyter-book build --builder linkcheck .; status=$$?; mv _build/html/output.* _build/linkcheck; exit $$status
 
 browser:                 ## install Chromium from the distribution, if there is none
 	bash tools/install_chromium.sh
