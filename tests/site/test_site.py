@@ -177,7 +177,7 @@ STICKS_OUT = """() => {
         const fits = (box) => box.getBoundingClientRect().right <= innerWidth + 1;
         let box = node;
         while (box && !(fits(box) && (box === node || scrolls(box)))) {
-            box = box.parentElement;
+            box = box.parentElement.matches(".bd-article") ? null : box.parentElement;
         }
         if (!box) out.push(`${node.tagName} ${node.className}`);
     }
@@ -191,6 +191,8 @@ TURNED = """async () => {
 
 def resize(page, width):
     page.set_viewport_size({"width": width, "height": HEIGHT})
+    page.wait_for_function("width => innerWidth === width", arg=width)
+    page.evaluate("dispatchEvent(new Event('resize'))")  # none comes for the same width
     page.evaluate(TURNED)
 
 
