@@ -125,6 +125,7 @@ def visit(context: BrowserContext, url: str) -> Iterator[tuple[Page, list[str]]]
             wrong.append(f"console: {message.text}")
 
     page = context.new_page()
+    page.set_default_timeout(120_000)  # ms; a busy machine is slow
     page.on("request", requested)
     page.on("response", answered)
     page.on("console", said)

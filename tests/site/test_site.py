@@ -179,10 +179,12 @@ STICKS_OUT = """() => {
     const wide = "mjx-container, table, pre, img, svg, .math, dt, figure";
     for (const node of document.querySelectorAll(`.bd-article :is(${wide})`)) {
         if (node.closest("mjx-assistive-mml")) continue;
+        const fits = (box) => box.getBoundingClientRect().right <= innerWidth + 1;
         let box = node;
-        while (box && !scrolls(box)) box = box.parentElement;
-        const right = (box ?? node).getBoundingClientRect().right;
-        if (right > innerWidth + 1) out.push(`${node.tagName} ${node.className}`);
+        while (box && !(fits(box) && (box === node || scrolls(box)))) {
+            box = box.parentElement.matches(".bd-article") ? null : box.parentElement;
+        }
+        if (!box) out.push(`${node.tagName} ${node.className}`);
     }
     return out;
 }"""
@@ -194,6 +196,8 @@ TURNED = """async () => {
 
 def resize(page, width):
     page.set_viewport_size({"width": width, "height": HEIGHT})
+    page.wait_for_function("width => innerWidth === width", arg=width)
+    page.evaluate("dispatchEvent(new Event('resize'))")  # none comes for the same width
     page.evaluate(TURNED)
 
 
