@@ -394,26 +394,6 @@ def layer_norm_backward(
     return dx.reshape(x.shape), dscale, dshift
 
 
-def log_softmax(x: Floats, *, axis: int = -1) -> tuple[Floats, Saved]:
-    """x − log Σ exp(x) along `axis`, the shape of x.  Cost O(size)."""
-    out = x - x.max(axis=axis, keepdims=True)
-    total = np.exp(out).sum(axis=axis, keepdims=True)
-    out -= np.log(total)
-    return out, ()
-
-
-def log_softmax_backward(
-    g: Floats, out: Floats, saved: Saved, x: Floats, *, needs: Needs, axis: int = -1
-) -> Gradients:
-    """g − softmax(x) Σ g."""
-    if not needs[0]:
-        return (None,)
-    dx = np.exp(out)
-    dx *= g.sum(axis=axis, keepdims=True)
-    np.subtract(g, dx, out=dx)
-    return (dx,)
-
-
 def softmax_cross_entropy(logits: Floats, labels: Ints) -> tuple[Floats, Saved]:
     """−log softmax(logits)[label] for each row, (...,).
 
