@@ -90,10 +90,12 @@ def kb(found: list[tuple[str, int]]) -> float:
     return round(sum(size for _, size in found) / 1000, 1)
 
 
-def weigh_all(names: list[str], site: Path = SITE) -> list[Weight]:
+def weigh_all(
+    chromium: Browser, names: list[str], site: Path = SITE
+) -> list[Weight]:
     """The weights of pages, each after a theory page other than itself."""
     chapters = [name for name in book_pages() if name.endswith("/theory.html")]
-    with browser.serve(site, compress=True) as address, browser.chromium() as chromium:
+    with browser.serve(site, compress=True) as address:
         weights = []
         for name in names:
             before = next(each for each in chapters if each != name)
@@ -121,7 +123,8 @@ def main() -> int:
     if browser.executable() is None:
         print(f"no page weighed, no browser: none of {', '.join(browser.NAMES)}")
         return 0
-    weights = weigh_all(given or book_pages())
+    with browser.chromium() as chromium:
+        weights = weigh_all(chromium, given or book_pages())
     if not given:
         TABLE.write_text(
             json.dumps([asdict(each) for each in weights], indent=1) + "\n"

@@ -48,8 +48,10 @@ def code_points(styles: str, names: Iterable[str]) -> set[int]:
 
 
 def _character(content: str) -> int:
-    digits = content.strip().removeprefix("\\")
-    return ord(digits) if digits == content.strip() else int(digits, 16)
+    r"""The one that a style sheet names by itself, or by its number: "@", "\40"."""
+    if content.startswith("\\") and len(content) > 2:
+        return int(content[1:], 16)
+    return ord(content.removeprefix("\\"))
 
 
 def cut_font(source: Path, target: Path, points: set[int]) -> None:

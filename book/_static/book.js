@@ -6,28 +6,45 @@ function name(node, role, label) {
 }
 
 /* A box that scrolls must be reachable by keyboard; one that does not, should not be. */
+const BOXES = {
+  "div.math": "Equation",
+  "div.highlight > pre": "Code",
+  "div.cell_output .output": "Output",
+  ".pst-scrollable-table-container": "Table",
+};
+
+function reach(box, label) {
+  if (box.scrollWidth > box.clientWidth + 1) {
+    box.tabIndex = 0;
+    name(box, "group", label);
+  } else if (box.getAttribute("role") === "group") {
+    box.removeAttribute("tabindex");
+    box.removeAttribute("role");
+    box.removeAttribute("aria-label");
+  }
+}
+
+/* Each box is looked at now and whenever its size changes: a window, a fold, a sidebar. */
 function reachScrollers() {
-  const boxes = [
-    ["div.math", "Equation"],
-    ["div.highlight > pre", "Code"],
-    ["div.cell_output .output", "Output"],
-    [".pst-scrollable-table-container", "Table"],
-  ];
-  for (const [selector, label] of boxes) {
+  for (const [selector, label] of Object.entries(BOXES)) {
+    const watch = new ResizeObserver((seen) => seen.forEach(({ target }) => reach(target, label)));
     for (const box of document.querySelectorAll(`.bd-article ${selector}`)) {
-      if (box.scrollWidth > box.clientWidth + 1) {
-        box.tabIndex = 0;
-        name(box, "group", label);
-      } else if (box.getAttribute("role") === "group") {
-        box.removeAttribute("tabindex");
-        box.removeAttribute("role");
-        box.removeAttribute("aria-label");
-      }
+      reach(box, label);
+      watch.observe(box);
     }
   }
 }
 
+/* What the theme's buttons do; the policy allows no script in an attribute. */
+const DEEDS = {
+  "toggleFullScreen()": () => window.toggleFullScreen(),
+  "window.print()": () => window.print(),
+};
+
 document.addEventListener("DOMContentLoaded", () => {
+  document
+    .querySelectorAll("[data-onclick]")
+    .forEach((node) => node.addEventListener("click", DEEDS[node.dataset.onclick]));
   // The visible words ("Search Ctrl+K", "Show code cell source") must be in the name.
   document
     .querySelectorAll(".search-button-field[aria-label], details.hide > summary[aria-label]")
@@ -55,5 +72,4 @@ window.addEventListener("load", () => {
   }, 0);
   const ready = window.MathJax?.startup?.promise ?? Promise.resolve();
   ready.then(reachScrollers);
-  window.addEventListener("resize", reachScrollers);
 });

@@ -26,7 +26,7 @@ SHARE = 0.97  # of the words: ligatures and the ends of lines break some
 
 
 class Prose(HTMLParser):
-    """The words of the paragraphs of a page, folds included."""
+    """The words of the paragraphs of a page, folds included; no link to report by."""
 
     def __init__(self, page):
         super().__init__()
@@ -36,7 +36,8 @@ class Prose(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         if tag in ("p", "span"):
-            self.inside.append("math" in (dict(attrs).get("class") or ""))
+            kind = dict(attrs).get("class") or ""
+            self.inside.append("math" in kind or "report-mistake" in kind)
 
     def handle_endtag(self, tag):
         if tag in ("p", "span") and self.inside:

@@ -100,10 +100,8 @@ def test_the_search_box_leads_to_the_results(chromium, address):
 # Weight ---------------------------------------------------------------------------
 
 
-def test_a_chapter_page_is_light():
-    if browser.executable() is None:
-        pytest.skip(f"no browser: none of {', '.join(browser.NAMES)} is on the path")
-    weights = page_weight.weigh_all(THEORY[:2])
+def test_a_chapter_page_is_light(chromium):
+    weights = page_weight.weigh_all(chromium, THEORY[:2])
     assert [each for each in weights if each.too_heavy()] == []
     assert all(each.requests < 60 for each in weights)
     assert all(each.second_kb < each.first_kb / 1.5 for each in weights)
