@@ -90,9 +90,7 @@ def kb(found: list[tuple[str, int]]) -> float:
     return round(sum(size for _, size in found) / 1000, 1)
 
 
-def weigh_all(
-    chromium: Browser, names: list[str], site: Path = SITE
-) -> list[Weight]:
+def weigh_all(chromium: Browser, names: list[str], site: Path = SITE) -> list[Weight]:
     """The weights of pages, each after a theory page other than itself."""
     chapters = [name for name in book_pages() if name.endswith("/theory.html")]
     with browser.serve(site, compress=True) as address:
