@@ -60,7 +60,8 @@ TOY = {
 }
 REAL = ("tools/fingerprint.py", "tools/execute_book.py", "book/_ext", "book/_static")
 REAL += ("tools/notebooks.py", "tools/bundle.py", "tools/launch.py", "lite/launch.js")
-REAL += ("_config.yml", "code/mlfs/book/chapters.py", "pyproject.toml", "LICENSE")
+REAL += ("_config.yml", "code/mlfs/book/chapters.py", "pyproject.toml")
+REAL += ("LICENSE", "LICENSE-text")
 
 
 def write(root, files):

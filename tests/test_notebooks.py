@@ -274,7 +274,13 @@ def test_the_zip_holds_all_that_running_it_needs(tmp_path):
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         names = set(archive.namelist())
-    wanted = ("README.md", "LICENSE", "requirements.txt", "book/a/coding.ipynb")
+    wanted = (
+        "README.md",
+        "LICENSE",
+        "LICENSE-text",
+        "requirements.txt",
+        "book/a/coding.ipynb",
+    )
     data = ("code/mlfs/__init__.py", "code/mlfs/data/digits.npz", "pyproject.toml")
     assert {f"mlfs-book/{name}" for name in (*wanted, *data)} <= names
     assert not [name for name in names if "__pycache__" in name]

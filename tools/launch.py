@@ -42,7 +42,7 @@ NumPy, SciPy, Matplotlib and a notebook program at hand, no network is needed.
 - `book/`: the notebooks
 - `code/mlfs/`: the package, with its data in `code/mlfs/data` (sources and licences in
   `DATA.md` there)
-- `LICENSE`: what you may do with it
+- `LICENSE`, `LICENSE-text`: what you may do with the code and with the text
 """
 
 
@@ -78,7 +78,7 @@ def whole_book(root: Path, made: dict[str, str]) -> dict[str, bytes]:
     files |= {f"code/{k}": data for k, data in bundle.package_files(root).items()}
     files["README.md"] = README.format(site=site).encode()
     files["requirements.txt"] = requirements(root).encode()
-    for name in ("LICENSE", "pyproject.toml"):
+    for name in ("LICENSE", "LICENSE-text", "pyproject.toml"):
         files[name] = (root / name).read_bytes()
     return {f"{FOLDER}/{name}": files[name] for name in sorted(files)}
 
