@@ -102,6 +102,27 @@ EXTRACT = """({files, base}) => {
         }
     }
 
+    // The columns of aligned equations: what the attribute says, few programs heed.
+    for (const table of article.querySelectorAll("mtable[columnalign]")) {
+        const sides = table.getAttribute("columnalign").split(" ");
+        const apart = (table.getAttribute("columnspacing") ?? "1em").split(" ");
+        for (const row of table.children) {
+            [...row.children].forEach((cell, n) => {
+                cell.style.textAlign = sides.at(Math.min(n, sides.length - 1));
+                const space = apart.at(Math.min(n, apart.length - 1));
+                if (parseFloat(space) === 0) cell.style.paddingInline = "0";
+            });
+        }
+    }
+
+    // A drawing has its colours from the site's style sheet.
+    for (const shape of article.querySelectorAll("svg *")) {
+        const style = getComputedStyle(shape);
+        for (const name of ["fill", "stroke", "stroke-width", "stroke-dasharray",
+                            "opacity", "font-size", "text-anchor"]) {
+            shape.style.setProperty(name, style.getPropertyValue(name));
+        }
+    }
     for (const link of article.querySelectorAll("svg a")) {
         const title = document.createElementNS(link.namespaceURI, "title");
         title.textContent = link.getAttribute("aria-label") ?? link.textContent.trim();

@@ -24,6 +24,7 @@ SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 TOC = make_pdf.book_pages()
 XHTML = "{http://www.w3.org/1999/xhtml}"
 MATH = "{http://www.w3.org/1998/Math/MathML}math"
+SVG = "{http://www.w3.org/2000/svg}"
 OPF = "{http://www.idpf.org/2007/opf}"
 DC = "{http://purl.org/dc/elements/1.1/}"
 ON_SITE = re.compile(r'class="math notranslate')
@@ -200,6 +201,22 @@ def test_a_page_is_packed_whole(files, page):
 
 def test_nothing_in_it_runs_or_is_fetched(files):
     assert scripts(files) == []
+
+
+def test_drawings_bring_their_colours(files):
+    """The site's style sheet, which gives them there, is not in the book."""
+    shapes = [
+        node
+        for name in files
+        if name.endswith(".xhtml")
+        for drawing in ElementTree.fromstring(files[name]).iter(f"{SVG}svg")
+        for node in drawing.iter()
+        if node.tag.removeprefix(SVG) in ("rect", "path", "circle", "text")
+    ]
+    assert shapes
+    assert [
+        node.attrib for node in shapes if "fill: " not in node.get("style", "")
+    ] == []
 
 
 def test_its_links_lead_somewhere(files):

@@ -121,7 +121,8 @@ def untagged(reader):
     found = []
     for number, leaf in enumerate(reader.pages):
         owners = entries.get(leaf.get("/StructParents"), ())
-        if not owners or any(_page(each) != leaf.indirect_reference for each in owners):
+        # What goes on from the page before names that one, the rest names this.
+        if leaf.indirect_reference not in map(_page, owners):
             found.append(f"page {number + 1} is not tagged as itself")
         for link in make_pdf.links_on(leaf):
             if "/StructParent" in link and link["/StructParent"] not in entries:
