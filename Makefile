@@ -11,14 +11,21 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: book test check site-test bench serve clean chapter pins newest linkcheck browser ci report-failure pdf weigh lite pyodide
+.PHONY: book test check site-test bench serve clean chapter pins newest linkcheck browser ci report-failure pdf epub epubcheck weigh lite pyodide
 
 book: $(READY)           ## execute what changed, then build the site into _build/html
 	$(BIN)/python tools/execute_book.py -j $(JOBS)
 	$(BIN)/jupyter-book build -W --keep-going -n .
 
-pdf: book                ## print every page and the book, offered in the pages' menus
+# Both take the site as it is: `make book` writes some pages anew, without what is offered.
+pdf: $(READY) | _build/html/index.html   ## print every chapter and the book, offered in the pages' menus
 	$(BIN)/python tools/make_pdf.py
+
+epub: $(READY) | _build/html/index.html  ## pack the book as an EPUB, offered in the pages' menus
+	$(BIN)/python tools/make_epub.py
+
+_build/html/index.html:
+	$(MAKE) book
 
 weigh: $(READY)          ## what the pages of the built site bring over the wire
 	$(BIN)/python tools/page_weight.py
@@ -65,6 +72,9 @@ linkcheck: $(READY)      ## do links to other sites lead somewhere?  see _build/
 
 browser:                 ## install Chromium from the distribution, if there is none
 	bash tools/install_chromium.sh
+
+epubcheck:               ## install epubcheck from the distribution, if there is none
+	bash tools/install_epubcheck.sh
 
 ci:                      ## all that CI runs
 	bash .ci/run

@@ -43,13 +43,17 @@ def package_files(root: Path) -> dict[str, bytes]:
     return found
 
 
-def pack(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a zip archive; equal files give equal bytes."""
+def pack(path: Path, files: Mapping[str, bytes], stored: str = "") -> None:
+    """Write a zip archive; equal files give equal bytes.
+
+    The file named `stored` is not compressed, which formats ask that name themselves.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
             entry = zipfile.ZipInfo(name, EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
+            plain = name == stored
+            entry.compress_type = zipfile.ZIP_STORED if plain else zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             entry.create_system = 3
             archive.writestr(entry, data)

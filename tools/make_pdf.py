@@ -1,11 +1,12 @@
-"""Print the built site: a PDF of every page, and one of the whole book.
+"""Print the built site: a PDF of every chapter, and one of the whole book.
 
     python tools/make_pdf.py [PAGE ...]
 
 Headless Chromium prints the pages in the order of _toc.yml, tagged and with outlines.
-Links between pages lead to the site from the PDF of a page, and stay within the PDF of
-the book.  The files lie in _static/pdf of the site; download menus offer them.  When a
-page is built again, its PDF is out of date: it is offered again after `make pdf`.
+The pages in a chapter's folder are joined; a page that belongs to no chapter has a PDF
+of its own.  A link to a page in the same PDF stays in it, others lead to the site.  The
+files lie in _static/pdf of the site; download menus offer them.  When a page is built
+again, its PDF is out of date: it is offered again after `make pdf`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -28,18 +30,22 @@ from playwright.sync_api import BrowserContext
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import (
     ArrayObject,
+    BooleanObject,
     DictionaryObject,
     FloatObject,
     NameObject,
     NullObject,
+    NumberObject,
     TextStringObject,
 )
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 import browser
+from mlfs.book.chapters import CHAPTERS, Chapter
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
+TITLE = "Machine Learning from Scratch"
 FOLDER = PurePosixPath("_static", "pdf")
 BOOK = FOLDER / "machine-learning-from-scratch.pdf"
 WIDTH = 800  # px of the text, set on A4 between the margins
@@ -96,6 +102,8 @@ class Found(HTMLParser):
         self.links: list[str] = []
         self.equations: list[str] = []  # ids of the numbered ones
         self.figures: list[str] = []
+        self.equation_numbers = re.findall(r'class="eqno">\((\d+)\)', text)
+        self.figure_numbers = re.findall(r'class="caption-number">Fig\. (\d+)', text)
         self.images = 0
         self._article = False
         self.feed(text)
@@ -126,10 +134,26 @@ def book_pages(root: Path = ROOT) -> list[str]:
     return [f"{str(name).removesuffix('.md')}.html" for name in documents]
 
 
+def chapter_of(page: str) -> Chapter | None:
+    """The chapter in whose folder a page lies."""
+    folder = PurePosixPath(page).parent
+    found = (each for each in CHAPTERS if folder == PurePosixPath("book", each.slug))
+    return next(found, None)
+
+
 def pdf_of(page: str) -> PurePosixPath:
-    """Where the PDF of a page lies on the site."""
+    """Where the PDF lies that a page is in: its chapter's, or its own."""
+    chapter = chapter_of(page)
     name = page.removeprefix("book/").removesuffix(".html").replace("/", "-")
-    return FOLDER / f"{name}.pdf"
+    return FOLDER / f"{chapter.slug if chapter else name}.pdf"
+
+
+def contents(pages: Iterable[str]) -> dict[PurePosixPath, list[str]]:
+    """For every PDF but the book's the pages in it, in their order."""
+    found: dict[PurePosixPath, list[str]] = {}
+    for page in pages:
+        found.setdefault(pdf_of(page), []).append(page)
+    return found
 
 
 def aim(page: str, link: str) -> tuple[str, str]:
@@ -250,25 +274,73 @@ def lead_within(link: DictionaryObject, writer: PdfWriter, part: Part, to: str) 
     link[NameObject("/Dest")] = ArrayObject([ref, NameObject("/XYZ"), *view])
 
 
-def finish_page(path: Path, page: str, address: str, base: str) -> None:
-    """Have the links of a printed page lead to the site, not to this machine."""
-    writer = PdfWriter(clone_from=path)
-    for leaf in writer.pages:
-        for link in links_on(leaf):
-            found = goal(link, page, address)
-            if found is not None and found[0] != page:
-                lead_out(link, *found, base)
-    writer.write(path)
+def numbered(node: DictionaryObject) -> Iterator[tuple[int, Any]]:
+    """The entries of a number tree, a sorted map that a PDF keeps in pieces."""
+    flat: Any = node.get("/Nums", [])
+    yield from ((int(flat[i]), flat[i + 1]) for i in range(0, len(flat), 2))
+    kids: Any = node.get("/Kids", [])
+    for kid in kids:
+        yield from numbered(kid.get_object())
 
 
-def join(paths: dict[str, Path], target: Path, address: str, base: str) -> None:
-    """Join the printed pages, so that links between them stay within the book."""
-    writer, parts = PdfWriter(), {}
+def tag(writer: PdfWriter, readers: list[PdfReader]) -> None:
+    """Give the joined file the tags of its parts, which say what is a heading.
+
+    Pages and links name their tags by number; each part's numbers follow the last's.
+    """
+    top = DictionaryObject({NameObject("/Type"): NameObject("/StructTreeRoot")})
+    root = writer._add_object(top)
+    kids, entries, leaves = ArrayObject(), ArrayObject(), iter(writer.pages)
+    for reader in readers:
+        given: Any = reader.root_object["/StructTreeRoot"]
+        tree = given.clone(writer).get_object()
+        number_of: dict[Any, NumberObject] = {}
+        for number, owner in numbered(tree["/ParentTree"]):
+            number_of[number] = NumberObject(len(entries) // 2)
+            entries.extend([number_of[number], owner])
+        within = tree["/K"]
+        for kid in within if isinstance(within, ArrayObject) else [tree.raw_get("/K")]:
+            kid.get_object()[NameObject("/P")] = root
+            kids.append(kid)
+        # pypdf leaves the numbers of pages out where it joins.
+        for original in reader.pages:
+            leaf = next(leaves)
+            leaf[NameObject("/StructParents")] = number_of[original["/StructParents"]]
+            for link in links_on(leaf):
+                if "/StructParent" in link:
+                    old = link["/StructParent"]
+                    link[NameObject("/StructParent")] = number_of[old]
+    top[NameObject("/K")] = kids
+    top[NameObject("/ParentTree")] = DictionaryObject({NameObject("/Nums"): entries})
+    top[NameObject("/ParentTreeNextKey")] = NumberObject(len(entries) // 2)
+    writer.root_object[NameObject("/StructTreeRoot")] = root
+    writer.root_object[NameObject("/MarkInfo")] = DictionaryObject(
+        {NameObject("/Marked"): BooleanObject(True)}
+    )
+
+
+def title_of(file: PurePosixPath, parts: dict[str, Path]) -> str:
+    """The title of a PDF: the book's, its chapter's, or its page's."""
+    first = next(iter(parts))
+    chapter = chapter_of(first)
+    if file == BOOK:
+        return TITLE
+    if chapter is not None:
+        return f"{chapter.title} · {TITLE}"
+    return str(PdfReader(parts[first]).metadata.title)  # type: ignore[union-attr]
+
+
+def join(
+    paths: dict[str, Path], target: Path, address: str, base: str, title: str
+) -> None:
+    """Join printed pages; links between them stay within, others lead to the site."""
+    writer, parts, readers = PdfWriter(), {}, []
     for page, path in paths.items():
         reader = PdfReader(path)
         start = len(writer.pages)
         parts[page] = Part(page, start, len(reader.pages), destinations(reader))
         writer.append(reader, import_outline=True)
+        readers.append(reader)
     for part in parts.values():
         for number in range(part.start, part.start + part.length):
             for link in links_on(writer.pages[number]):
@@ -277,7 +349,9 @@ def join(paths: dict[str, Path], target: Path, address: str, base: str) -> None:
                     lead_within(link, writer, parts[found[0]], found[1])
                 elif found is not None:
                     lead_out(link, *found, base)
-    writer.add_metadata({"/Title": "Machine Learning from Scratch"})
+    tag(writer, readers)
+    writer.add_metadata({"/Title": title})
+    writer.root_object[NameObject("/Lang")] = TextStringObject("en")
     writer.compress_identical_objects()
     writer.write(target)
 
@@ -299,7 +373,8 @@ def offer(site: Path, page: str) -> None:
         '<span class="btn__icon-container"><i class="fas fa-file-pdf"></i></span>'
         '<span class="btn__text-container">{text}</span></a></li>'
     )
-    menu = "<li>" + item.format(up=up, file=pdf_of(page), text=".pdf of this page")
+    what = "page" if chapter_of(page) is None else "chapter"
+    menu = "<li>" + item.format(up=up, file=pdf_of(page), text=f".pdf of this {what}")
     menu += '\n<li class="whole-book">'
     menu += item.format(up=up, file=BOOK, text=".pdf of the book")
     text, count = OFFER.subn(lambda _: menu, path.read_text("utf8"), count=1)
@@ -317,11 +392,16 @@ def public_address(root: Path = ROOT) -> str:
 
 
 def make(pages: list[str], site: Path = SITE, base: str = "") -> dict[str, int]:
-    """Print the pages and the book of them; the number of pages of paper comes back."""
+    """Print the pages; for every PDF the number of its pages of paper comes back."""
     (site / FOLDER).mkdir(parents=True, exist_ok=True)
     wanted = places(site, pages)
-    paths = {page: site / pdf_of(page) for page in pages}
-    with browser.serve(site) as address, browser.chromium() as chromium:
+    counts = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        browser.serve(site) as address,
+        browser.chromium() as chromium,
+    ):
+        paths = {page: Path(folder, f"{n}.pdf") for n, page in enumerate(pages)}
         size = {"width": WIDTH, "height": 1000}
         context = chromium.new_context(
             color_scheme="light",
@@ -330,11 +410,13 @@ def make(pages: list[str], site: Path = SITE, base: str = "") -> dict[str, int]:
         for page, path in paths.items():
             print_page(context, f"{address}/{page}", wanted[page], path)
             print(f"printed {page}", flush=True)
-    join(paths, site / BOOK, address, base)
-    for page, path in paths.items():
-        finish_page(path, page, address, base)
+        for file, members in {**contents(pages), BOOK: pages}.items():
+            parts = {page: paths[page] for page in members}
+            join(parts, site / file, address, base, title_of(file, parts))
+            counts[file.name] = len(PdfReader(site / file).pages)
+    for page in pages:
         offer(site, page)
-    return {page: len(PdfReader(path).pages) for page, path in paths.items()}
+    return counts
 
 
 def main() -> int:
@@ -342,6 +424,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("pages", nargs="*", help="pages of the site; all of the book")
     given = parser.parse_args().pages
+    if not (SITE / "index.html").is_file():
+        print("there is no site in _build/html: run `make book` first")
+        return 1
     if browser.executable() is None:
         print(f"nothing printed, no browser: none of {', '.join(browser.NAMES)}")
         return 0
@@ -349,7 +434,6 @@ def main() -> int:
     logging.getLogger("pypdf").setLevel(logging.ERROR)
     counts = make(given or book_pages(), base=public_address())
     print(json.dumps(counts, indent=1))
-    print(f"{sum(counts.values())} pages in {BOOK}")
     return 0
 
 
