@@ -11,11 +11,19 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: book test check site-test bench serve clean chapter pins newest linkcheck browser ci report-failure pdf epub epubcheck weigh lite pyodide
+.PHONY: book site test check site-test bench serve clean chapter pins newest linkcheck browser ci report-failure pdf epub epubcheck weigh lite pyodide
 
 book: $(READY)           ## execute what changed, then build the site into _build/html
 	$(BIN)/python tools/execute_book.py -j $(JOBS)
 	$(BIN)/jupyter-book build -W --keep-going -n .
+
+site:                    ## all that is published: the book with its weights, JupyterLite, PDF, EPUB
+	$(MAKE) book
+	$(MAKE) weigh
+	$(MAKE) book  # the build page has the weights now
+	$(MAKE) lite
+	$(MAKE) pdf
+	$(MAKE) epub
 
 # Both take the site as it is: `make book` writes some pages anew, without what is offered.
 pdf: $(READY) | _build/html/index.html   ## print every chapter and the book, offered in the pages' menus
