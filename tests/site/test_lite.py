@@ -108,14 +108,23 @@ def test_a_coding_evening_runs_in_the_browser(name, address, chromium):
     ] == []
 
 
-def test_the_reader_finds_their_work_again(address, chromium):
+def test_work_is_there_again_after_a_reload(address, chromium):
     name, work = PAGES[0], "print('my own work')"
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
     with opened(context, address, name) as page:
         at = next(at for at, source in enumerate(lab.code(lab.cells(page))) if source)
         lab.write(page, at, work)
         page.keyboard.press("ControlOrMeta+S")
         page.wait_for_function(lab.SAVED, timeout=lab.START)
-    with opened(context, address, name) as page:
+        page.reload()
+        page.wait_for_function(lab.READY, timeout=lab.START)
         assert lab.cells(page)[at]["source"] == work
+    context.close()
+
+
+@pytest.mark.parametrize(("scheme", "light"), [("dark", "false"), ("light", "true")])
+def test_colours_follow_the_reader(scheme, light, address, chromium):
+    context = chromium.new_context(color_scheme=scheme)
+    with opened(context, address, PAGES[0]) as page:
+        page.wait_for_selector(f'body[data-jp-theme-light="{light}"]')
     context.close()
