@@ -8,8 +8,11 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 from mlfs.book.exercise import exercise
+
+from . import lab
 
 
 def solutions(cells: list[str]) -> dict[int, str]:
@@ -62,6 +65,18 @@ def checks(tree: ast.Module) -> Iterator[tuple[str, str]]:
             and isinstance(node.args[1], ast.Name)
         ):
             yield str(node.args[0].value), node.args[1].id
+
+
+def unsolved(cells: list[dict[str, Any]]) -> list[str]:
+    """The exercises whose check, as it ran in a notebook, has not passed."""
+    left = []
+    for cell, source in zip(cells, lab.code(cells), strict=True):
+        said = "\n".join(map(lab.text, cell.get("outputs", []))).splitlines()
+        for task, _ in checks(parsed(source)):
+            passed = f"✓ {task.rpartition('.')[2]}: passed."
+            if not any(line.startswith(passed) for line in said):
+                left.append(task)
+    return left
 
 
 def written(task: str, name: str) -> str:

@@ -30,6 +30,15 @@ def test_every_stub_has_a_solution_that_passes(slug):
             assert check(task, known[name]).passed
 
 
+@pytest.mark.parametrize("slug", SLUGS)
+def test_an_evening_that_nobody_solved_is_not_taken_for_solved(slug):
+    path = SITE / "_sources" / "book" / slug / "coding.ipynb"
+    cells = nbformat.read(path, as_version=4).cells
+    trees = map(evening.parsed, lab.code(cells))
+    asked = [task for tree in trees for task, _ in evening.checks(tree)]
+    assert evening.unsolved(cells) == asked
+
+
 def test_a_solution_needs_nothing_around_it():
     source = evening.solutions([STUB, CHECK])[0]
     assert source.startswith("def forward(pi, A, B):")
