@@ -11,7 +11,7 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: book site test check site-test bench serve clean chapter pins newest linkcheck browser ci report-failure pdf epub epubcheck weigh lite pyodide
+.PHONY: book site test check site-test binder-test bench serve clean chapter pins newest linkcheck browser ci report-failure pdf epub epubcheck weigh lite pyodide
 
 book: $(READY)           ## execute what changed, then build the site into _build/html
 	$(BIN)/python tools/execute_book.py -j $(JOBS)
@@ -42,7 +42,10 @@ test: $(READY)           ## prove the package and the pages' sources
 	$(BIN)/python -m pytest tests --ignore=tests/site
 
 site-test: $(READY)      ## prove the built site, in a browser where there is one
-	$(BIN)/python -m pytest tests/site
+	$(BIN)/python -m pytest tests/site --ignore=tests/site/test_binder.py
+
+binder-test: book        ## build Binder's environment from nothing, solve evenings in it
+	$(BIN)/python -m pytest tests/site/test_binder.py
 
 check: $(READY)          ## style and types
 	$(BIN)/ruff check code tests tools bench book/_ext

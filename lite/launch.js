@@ -6,7 +6,8 @@ document.addEventListener("DOMContentLoaded", () => {
   const root = document.documentElement.dataset.content_root ?? "./";
   const link = document.createElement("a");
   link.className = "btn btn-sm";
-  link.href = `${root}lite/lab/index.html?path=${encodeURIComponent(notebook)}`;
+  // One notebook a window: it fits a phone, and is there again when the reader reloads.
+  link.href = `${root}lite/notebooks/index.html?path=${encodeURIComponent(notebook)}`;
   link.target = "_blank";
   link.rel = "noopener";
   link.title = "Run this page in the browser; nothing is installed";

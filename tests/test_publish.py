@@ -116,10 +116,18 @@ def test_what_is_published_has_passed():
 def test_a_weekly_failure_opens_an_issue_and_links_never_block():
     report = read_named("weekly")["jobs"]["report"]
     assert report["if"] == "failure()"
-    assert report["needs"] == "newest"
+    assert set(report["needs"]) == set(read_named("weekly")["jobs"]) - {"report"}
     links = [step for step in steps(read_named("links")) if "run" in step]
     assert all(step["continue-on-error"] == "true" for step in links)
     assert "linkcheck" not in (ROOT / ".ci" / "run").read_text("utf8")
+
+
+def test_binder_is_tried_every_week_with_its_own_python():
+    steps = read_named("weekly")["jobs"]["binder"]["steps"]
+    assert "make binder-test" in [step.get("run") for step in steps]
+    wanted = (ROOT / "binder" / "runtime.txt").read_text("utf8").strip()
+    given = [step["with"].get("python-version") for step in steps if "with" in step]
+    assert wanted.removeprefix("python-") in given
 
 
 def test_the_issue_names_the_run():

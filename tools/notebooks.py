@@ -46,7 +46,10 @@ if found:
     sys.path.insert(0, str(found[0]))
 elif importlib.util.find_spec("mlfs") is None:
     %pip install -q {wheel}"""
-INSTALL_LITE = "%pip install -q mlfs"
+INSTALL_LITE = """\
+%pip install -q mlfs
+import logging
+logging.getLogger("matplotlib.font_manager").setLevel("ERROR")  # no red lines"""
 
 _FENCE = re.compile(r"(?P<indent> *)(?P<mark>`{3,}|~{3,}|:{3,})(?P<info>.*)")
 _DIRECTIVE = re.compile(r"\{([\w:-]+)\}\s*(.*)")

@@ -7,11 +7,14 @@
 set -euo pipefail
 
 run=${1:?the address of the run is missing}
-title="The weekly run with the newest dependencies failed"
-body="The book does not pass with the newest releases that \`requirements.in\` allows: $run
+title="The weekly run failed"
+body="A job of the weekly run has failed: $run
 
-To see it yourself: \`make newest && make ci\`. The pinned versions still work; either mend the book, or
-say in \`requirements.in\` which release to stay below, and why."
+If it is \`newest\`, the book does not pass with the newest releases that \`requirements.in\` allows. To see
+it yourself: \`make newest && make ci\`. The pinned versions still work; either mend the book, or say in
+\`requirements.in\` which release to stay below, and why.
+
+If it is \`binder\`, an evening cannot be solved any more where the Binder button leads: \`make binder-test\`."
 
 if [ "${DRY_RUN:-}" = 1 ]; then
   printf '%s\n\n%s\n' "$title" "$body"

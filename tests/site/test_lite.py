@@ -6,33 +6,22 @@ Chromium reaches no other host here, so JupyterLite must carry its Pyodide: run
 
 import json
 import re
+from contextlib import contextmanager
 
 import pytest
 
-from . import browser
+from mlfs.book.chapters import CHAPTERS, PARTS
+
+from . import browser, lab
 from .test_site import SITE
 
-PAGES = (
-    "book/hidden-markov-models/coding",
-    "book/automatic-differentiation/coding",
-)
+STANDING = [chapter for chapter in CHAPTERS if chapter.stands]
+FIRST = [  # of each part of the book: its chapters are of one kind
+    next((chapter.slug for chapter in STANDING if chapter.part == part), None)
+    for part in PARTS
+]
+PAGES = [f"book/{slug}/coding" for slug in FIRST if slug]
 LITE = SITE / "lite"
-START = 120_000  # ms that JupyterLab may take to open a notebook
-RUN = 400_000  # ms for all of its cells, the start of Python included
-
-READY = """() => {
-    const panel = window.jupyterapp?.shell.currentWidget;
-    return panel?.content?.model?.cells?.length > 5
-        && panel.sessionContext?.isReady && !panel.isDisposed;
-}"""
-NOTEBOOK = "() => window.jupyterapp.shell.currentWidget.content.model.toJSON()"
-DONE = """() => {
-    const panel = window.jupyterapp.shell.currentWidget;
-    const cells = panel.content.model.toJSON().cells;
-    const code = cells.filter((c) => c.cell_type === "code");
-    const failed = code.some((c) => c.outputs.some((o) => o.output_type === "error"));
-    return failed || code.every((c) => c.execution_count);
-}"""
 
 
 def why_not():
@@ -62,22 +51,30 @@ def chromium():
         yield running
 
 
-def outputs(notebook):
+@contextmanager
+def opened(context, address, name):
+    """What the button of a page opens, in a window of its own."""
+    page = context.new_page()
+    page.goto(f"{address}/{name}.html")
+    with context.expect_page() as new:
+        name = re.compile("^Run.* in the browser")  # a narrow page shows the sign alone
+        page.get_by_role("link", name=name).first.click()
+    new.value.wait_for_function(lab.READY, timeout=lab.START)
+    yield new.value
+    new.value.close()
+    page.close()
+
+
+def outputs(cells):
     """Text and number of figures of each code cell but the one that installs."""
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
     return [
         (
-            "".join(_text(output) for output in cell["outputs"]),
+            "".join(map(lab.text, cell["outputs"])),
             sum("image/png" in output.get("data", {}) for output in cell["outputs"]),
         )
         for cell in code[1:]
     ]
-
-
-def _text(output):
-    text = output.get("text") or output.get("data", {}).get("text/plain", "")
-    text = "".join(text)
-    return "" if "image/png" in output.get("data", {}) else text
 
 
 def numbers(text):
@@ -88,28 +85,17 @@ def numbers(text):
 @pytest.mark.parametrize("name", PAGES)
 def test_a_coding_evening_runs_in_the_browser(name, address, chromium):
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    outside, page = [], context.new_page()
+    outside = []
     context.on("request", lambda request: outside.append(request.url))
-    page.goto(f"{address}/{name}.html")
-    with context.expect_page() as opened:
-        page.get_by_role("link", name="Run in the browser").first.click()
-    lab = opened.value
-    lab.wait_for_function(READY, timeout=START)
-    lab.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
-    lab.get_by_text("Run All Cells", exact=True).first.click()
-    lab.wait_for_function(DONE, timeout=RUN, polling=1000)
-    ran = lab.evaluate(NOTEBOOK)
+    with opened(context, address, name) as page:
+        assert lab.misread(page) == []
+        ran = lab.run_all(page)
     context.close()
 
-    errors = [
-        (cell["source"][:200], output["evalue"])
-        for cell in ran["cells"]
-        for output in cell.get("outputs", [])
-        if output["output_type"] == "error"
-    ]
-    assert errors == []
+    assert lab.errors(ran) == []
+    assert lab.complaints(ran) == []
     built = json.loads((SITE / "_sources" / f"{name}.ipynb").read_text("utf8"))
-    got, want = outputs(ran), outputs(built)
+    got, want = outputs(ran), outputs(built["cells"])
     assert [figures for _, figures in got] == [figures for _, figures in want]
     assert sum(figures for _, figures in got) > 0
     compared = 0
@@ -121,3 +107,26 @@ def test_a_coding_evening_runs_in_the_browser(name, address, chromium):
     assert [
         url for url in outside if not url.startswith((address, "blob:", "data:"))
     ] == []
+
+
+def test_work_is_there_again_after_a_reload(address, chromium):
+    name, work = PAGES[0], "print('my own work')"
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    with opened(context, address, name) as page:
+        at = next(at for at, source in enumerate(lab.code(lab.cells(page))) if source)
+        lab.write(page, at, work)
+        page.keyboard.press("ControlOrMeta+S")
+        page.wait_for_function(lab.SAVED, timeout=lab.START)
+        page.reload()
+        page.wait_for_function(lab.READY, timeout=lab.START)
+        assert lab.cells(page)[at]["source"] == work
+    context.close()
+
+
+@pytest.mark.parametrize(("scheme", "light"), [("dark", "false"), ("light", "true")])
+def test_colours_follow_the_reader(scheme, light, address, chromium):
+    context = chromium.new_context(color_scheme=scheme)
+    with opened(context, address, PAGES[0]) as page:
+        chosen = f'body[data-jp-theme-light="{light}"]'
+        page.wait_for_selector(chosen, state="attached", timeout=lab.START)
+    context.close()
