@@ -71,7 +71,7 @@ class Report:
 
     def _notes(self) -> list[str]:
         hint = f"Hint ({self.hint}): {self.advice}" if self.hint else ""
-        late = NO_LIMIT if self.status != "not started" and not self.limited else ""
+        late = NO_LIMIT if self.status == "failed" and not self.limited else ""
         return [note for note in (hint, late) if note]
 
     def _blocks(self) -> list[tuple[str, str]]:
