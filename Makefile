@@ -1,7 +1,8 @@
 # Every target sets up what it needs: `make book` works on a bare Python 3.11 or newer.
 PYTHON ?= python3
 VENV   ?= .venv
-JOBS   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+# nproc counts no more than OMP_NUM_THREADS, which a make above this one has set.
+JOBS   ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
