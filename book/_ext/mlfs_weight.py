@@ -32,7 +32,7 @@ def names_in_use(site: Path) -> set[str]:
     """The icons' names in the pages and in the scripts that make parts of pages."""
     names: set[str] = set()
     for path in [*site.rglob("*.html"), *site.rglob("*.js")]:
-        # JupyterLite, which may be there from an earlier build, brings icons of its own.
+        # JupyterLite, there from an earlier build, brings icons of its own.
         if path.name != "fontawesome.js" and site / "lite" not in path.parents:
             names.update(NAME.findall(path.read_text("utf8")))
     return names
