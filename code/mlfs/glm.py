@@ -504,6 +504,8 @@ class _Problem:
 MANY, MANY_PER_COLUMN, SUBSAMPLE, ROUGH = 8192, 200, 8, 1e-2
 # A curvature is used again while the decrement falls by this factor or more at a step.
 CHORD = 0.02
+# A decrement below DIGITS of the objective may be made of rounding.
+DIGITS = 1e-10
 # Where the decrement says "arrived" while some η still moves by more than this, a
 # weight is on its way to infinity.
 RUNS = 0.1
@@ -519,7 +521,7 @@ def fit(
     weights: Array | None = None,
     penalty: Array | None = None,
     n_iter: int = 100,
-    tol: float = 1e-12,
+    tol: float = 1e-16,
 ) -> Fit:
     """The w that maximises ℓ(w) − ½ wᵀ P w, by Fisher scoring with step halving.
 
@@ -596,12 +598,16 @@ def _climb(
             step = _solve(factor, g)
         decrement = float(g @ step)
         d_eta = _times(problem.X, step)
-        moved = _halve(problem, w, eta, step, d_eta, history[-1], decrement <= tol)
+        rounding = DIGITS * (1.0 + abs(history[-1]))  # then it falls no further
+        arrived = decrement <= tol or (
+            decrement <= rounding and decrement > 0.25 * last
+        )
+        moved = _halve(problem, w, eta, step, d_eta, history[-1], arrived)
         if moved is None:
             return w, history, False
         w, eta, value = moved
         history.append(value)
-        if decrement <= tol:
+        if arrived:
             _check_attained(d_eta)
             return w, history, True
         last = decrement
@@ -628,6 +634,15 @@ def _halve(
             return new, new_eta, gained
         scale *= 0.5
     return None
+
+
+def _check_attained(d_eta: Array) -> None:
+    """On the way to infinity η moves by about one a step, however little it gains."""
+    if np.abs(d_eta).max() > RUNS:
+        raise ValueError(
+            "X separates y: the likelihood grows for ever as some weights run to "
+            "infinity, wants a penalty, or without the columns that do it"
+        )
 
 
 def _dispersion(problem: _Problem, mu: Array) -> float:
@@ -813,12 +828,13 @@ def lasso(
     lam = check_scalar("lam", lam, 0.0, HUGE)
     n_iter, tol = check_whole("n_iter", n_iter, 1), check_scalar("tol", tol, 1e-15)
     T, cost = len(problem.y), lam * _group_costs(groups)
+    _, one_of_each = np.unique(groups, return_index=True)  # a group pays once
 
     def objective(w: Array, eta: Array) -> float:
-        charge = float((cost * _group_norms(w, groups)).sum())
-        return charge - problem.value(w, eta) / T
+        charge = (cost * _group_norms(w, groups))[one_of_each].sum()
+        return float(charge) - problem.value(w, eta) / T
 
-    w = np.zeros(len(groups))
+    w, precision = np.zeros(len(groups)), 0.1
     for _ in range(n_iter):
         eta = _times(problem.X, w) + problem.offset
         g = -problem.slope(w, eta) / T
@@ -826,14 +842,13 @@ def lasso(
         if off <= tol:
             return LassoFit(w, objective(w, eta), off)
         H = problem.hessian(eta) / T
-        step = _lasso_quadratic(H, g, w, cost, groups, 0.1 * min(off, 1.0)) - w
-        before, scale = objective(w, eta), 1.0
-        d_eta = _times(problem.X, step)
-        while objective(w + scale * step, eta + scale * d_eta) > before + 1e-15 * abs(
-            before
-        ):
+        goal = precision * min(off, 1.0)
+        step = _lasso_quadratic(H, g, w, cost, groups, goal) - w
+        before, d_eta, scale = objective(w, eta), _times(problem.X, step), 1.0
+        while objective(w + scale * step, eta + scale * d_eta) > before:
             scale *= 0.5
-            if scale < 1e-12:
+            if scale < 1e-3:  # an approximate step need not go down: ask for a better
+                scale, precision = 0.0, 0.1 * precision
                 break
         w = w + scale * step
     raise ValueError(
