@@ -834,7 +834,7 @@ def lasso(
         charge = (cost * _group_norms(w, groups))[one_of_each].sum()
         return float(charge) - problem.value(w, eta) / T
 
-    w, precision = np.zeros(len(groups)), 0.1
+    w, precision = np.zeros(len(groups)), 1e-3
     for _ in range(n_iter):
         eta = _times(problem.X, w) + problem.offset
         g = -problem.slope(w, eta) / T
