@@ -1,5 +1,7 @@
 """Generalized linear models: definitions written out, laws, scikit-learn, published."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def problem(kind, seed, T=30, D=3):
-    """Features, weights, offsets and responses of one family; all means are moderate."""
+    """Features, weights, offsets and responses of one family; means are moderate."""
     rng = np.random.default_rng(seed)
     X = np.column_stack([np.ones(T), rng.normal(size=(T, D - 1))])
     w, offset = 0.4 * rng.normal(size=D), 0.3 * rng.normal(size=T)
@@ -52,7 +54,7 @@ def one_hot_problem(seed, T=400, sizes=(5, 4)):
 
 
 @given(SEEDS)
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_log_likelihoods_are_sums_of_log_probabilities(claim, seed):
     def compare(kind):
         X, y, w, offset = problem(kind, seed)
@@ -80,7 +82,7 @@ def test_a_dispersion_enters_the_likelihood():
 
 
 @given(SEEDS)
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_the_gradient_is_that_of_the_likelihood(claim, seed):
     for kind in ("gaussian", "bernoulli", "poisson"):
         X, y, w, offset = problem(kind, seed)
@@ -168,7 +170,7 @@ def test_probit_far_out_is_neither_zero_nor_nan():
 
 
 @given(SEEDS)
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_a_step_of_irls_is_a_step_of_newton(claim, seed):
     X, y, w, offset = problem("poisson", seed)
     got = glm.irls_step(w, X, y, glm.POISSON, offset)
@@ -208,7 +210,7 @@ def test_newton_and_scoring_differ_for_probit():
 
 
 @given(SEEDS)
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_one_hot_designs_stand_for_their_matrix(claim, seed):
     design, y = one_hot_problem(seed, T=60)
     X = oracle.one_hot(design.index, design.sizes)
@@ -259,6 +261,7 @@ def test_collapsing_times_leaves_the_fit_alone(claim):
 
 
 @given(st.integers(3, 9), SEEDS)
+@settings(max_examples=15)
 def test_smoothness_is_the_sum_over_neighbours(claim, n, seed):
     rng = np.random.default_rng(seed)
     w, table = rng.normal(size=n), rng.normal(size=(n, 4))
@@ -332,6 +335,7 @@ def test_shrinking_is_the_proximal_step(claim, seed):
 
 
 @given(st.integers(2, 40), st.integers(1, 6), st.floats(0.1, 50.0))
+@settings(max_examples=25)
 def test_raised_cosines(claim, n_lags, n_basis, stretch):
     got = glm.raised_cosines(n_lags, n_basis, stretch)
     claim(
@@ -354,6 +358,7 @@ def test_raised_cosines_add_up_to_two_where_four_overlap():
 
 
 @given(st.integers(1, 12), st.integers(1, 15), st.integers(0, 14), SEEDS)
+@settings(max_examples=25)
 def test_filters_look_back(claim, T, n_lags, delay, seed):
     rng = np.random.default_rng(seed)
     x, basis = rng.normal(size=T), rng.normal(size=(n_lags, 2))
@@ -368,7 +373,7 @@ def test_filters_look_back(claim, T, n_lags, delay, seed):
 
 
 @given(SEEDS)
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_deviances_are_twice_the_gap_to_the_saturated_model(claim, seed):
     for kind in ("gaussian", "bernoulli", "poisson", "gamma"):
         X, y, w, offset = problem(kind, seed)
@@ -394,7 +399,7 @@ def test_deviances_are_twice_the_gap_to_the_saturated_model(claim, seed):
 
 
 @given(SEEDS)
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_bits_per_spike(claim, seed):
     X, y, w, offset = problem("poisson", seed)
     y[0] += 1.0
@@ -465,7 +470,9 @@ def test_standard_errors_are_roots_of_the_inverse_information(claim):
     X, y, _, offset = problem("poisson", 6, T=60)
     fit = glm.fit(X, y, offset=offset)
     mu = np.exp(offset + X @ fit.w)
-    inverse = np.linalg.pinv(sum(m * np.outer(x, x) for m, x in zip(mu, X, strict=True)))
+    inverse = np.linalg.pinv(
+        sum(m * np.outer(x, x) for m, x in zip(mu, X, strict=True))
+    )
     claim(
         "glm-covariance",
         oracle="pseudo-inverse of the information, summed over observations",
@@ -512,7 +519,7 @@ def test_newton_squares_its_error():
         errors.append(np.abs(w - best).max())
     late = [e for e in errors if 1e-7 < e < 0.1]
     assert len(late) >= 2
-    assert all(b < 5 * a**2 for a, b in zip(late, late[1:], strict=False))
+    assert all(b < 5 * a**2 for a, b in pairwise(late))
 
 
 def test_groups_have_their_means():
@@ -597,7 +604,7 @@ def test_the_gauge_costs_nothing_and_settles_the_blocks(claim):
 def test_separated_data_are_refused_and_a_penalty_cures():
     x = np.linspace(-1, 1, 20)
     X = np.column_stack([np.ones(20), x])
-    with pytest.raises(ValueError, match="X separates y.* wants a penalty"):
+    with pytest.raises(ValueError, match=r"X separates y.* wants a penalty"):
         glm.fit(X, (x > 0.1) * 1.0, glm.BERNOULLI)
     ridge = glm.fit(X, (x > 0.1) * 1.0, glm.BERNOULLI, penalty=0.1 * np.eye(2))
     assert ridge.converged and np.isfinite(ridge.w).all()
@@ -609,10 +616,10 @@ def test_separated_data_are_refused_and_a_penalty_cures():
 
 
 def test_a_rare_bin_is_no_separation():
-    y = np.zeros(1_000_000)
+    y = np.zeros(100_000)
     y[7] = 1.0
     fit = glm.fit(np.ones((len(y), 1)), y)
-    assert fit.w[0] == pytest.approx(np.log(1e-6), abs=1e-9)
+    assert fit.w[0] == pytest.approx(np.log(1e-5), abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -620,11 +627,11 @@ def test_standard_errors_cover(seed):
     rng = np.random.default_rng(seed)
     X = np.column_stack([np.ones(400), rng.normal(size=400)])
     w, z = np.array([-0.5, 0.4]), []
-    for _ in range(200):
+    for _ in range(120):
         fit = glm.fit(X, rng.poisson(np.exp(X @ w)) * 1.0)
         z.append((fit.w - w) / fit.standard_error)
-    # a variance of 200 draws errs by a tenth; 5 standard errors
-    assert np.abs(np.var(z, axis=0) - 1.0).max() < 0.5
+    # a variance of 120 draws errs by √(2/120) = 0.13; 5 standard errors
+    assert np.abs(np.var(z, axis=0) - 1.0).max() < 0.65
 
 
 def test_lasso_meets_its_conditions_and_vanishes_at_lambda_max(claim):
@@ -666,7 +673,7 @@ def test_simulated_cells_follow_their_history(claim):
     filters = np.zeros((3, 2, 2))
     filters[:, 0, 0] = [-30.0, -1.0, 0.5]  # never twice in a row
     filters[0, 1, 0] = 1.5  # cell 0 excites cell 1
-    drive = np.full((40_000, 2), np.log(0.1))
+    drive = np.full((15_000, 2), np.log(0.1))
     y = glm.simulate(drive, filters, rng)
     assert not (y[1:, 0] * y[:-1, 0]).any()
     past = np.stack([np.roll(y[:, 0], lag) for lag in (1, 2, 3)], axis=1)[3:]
@@ -685,7 +692,7 @@ def test_simulated_cells_follow_their_history(claim):
         want.append(0.0)
     claim(
         "glm-history",
-        oracle="mean counts after each past, in standard errors from exp(drive + filter)",
+        oracle="mean counts after each past, in standard errors from what they should be",
         kind="law",
         got=got,
         want=want,
@@ -696,14 +703,16 @@ def test_simulated_cells_follow_their_history(claim):
 def test_filters_are_recovered_from_simulated_cells():
     rng = np.random.default_rng(2)
     basis = glm.raised_cosines(20, 3, 2.0)
-    true = np.array([[[-2.0, 0.0], [0.8, -1.0]], [[0.5, 0], [0, 0.3]], [[0, 0], [0.4, 0]]])
+    true = np.array(
+        [[[-2.0, 0.0], [0.8, -1.0]], [[0.5, 0], [0, 0.3]], [[0, 0], [0.4, 0]]]
+    )
     filters = np.einsum("lj,jab->lab", basis, true)
-    y = glm.simulate(np.full((60_000, 2), np.log(0.05)), filters, rng)
+    y = glm.simulate(np.full((20_000, 2), np.log(0.08)), filters, rng)
     past = [glm.filtered(y[:, c], basis, delay=1) for c in (0, 1)]
     X = np.column_stack([np.ones(len(y)), *past])
     for cell in (0, 1):
         fit = glm.fit(X, y[:, cell])
-        want = np.concatenate([[np.log(0.05)], true[:, cell, 0], true[:, cell, 1]])
+        want = np.concatenate([[np.log(0.08)], true[:, cell, 0], true[:, cell, 1]])
         assert np.abs((fit.w - want) / fit.standard_error).max() < 5
 
 
@@ -712,7 +721,7 @@ def test_filters_are_recovered_from_simulated_cells():
 def test_rescaled_times_are_uniform_under_the_model(seed, level):
     """Also where bins hold many spikes, and with a history."""
     rng = np.random.default_rng(seed)
-    drive = level + np.sin(np.arange(20_000) / 50.0)[:, None]
+    drive = level + np.sin(np.arange(6_000) / 50.0)[:, None]
     filters = np.array([-0.5, -0.2]).reshape(2, 1, 1)
     y = glm.simulate(drive, filters, rng)[:, 0]
     past = np.stack([np.roll(y, 1), np.roll(y, 2)])
@@ -728,12 +737,12 @@ def test_rescaled_times_are_uniform_under_the_model(seed, level):
 def test_the_triggered_average_is_the_filter_for_gaussian_stimuli(claim):
     rng = np.random.default_rng(0)
     w = np.array([0.5, -0.3])
-    X = rng.standard_normal((2_000_000, 2))
+    X = rng.standard_normal((500_000, 2))
     y = rng.poisson(0.1 * np.exp(X @ w))
     got = glm.spike_triggered_average(X, y)
     claim(
         "glm-sta",
-        oracle="the true filter, in standard errors of the average (2 million bins)",
+        oracle="the true filter, in standard errors of the average (500 000 bins)",
         kind="law",
         got=(got - w) * np.sqrt(y.sum()),
         want=[0.0, 0.0],
@@ -762,7 +771,7 @@ def test_the_mouse_stays_in_its_box_and_moves_as_it_says(seed):
 
 def test_the_runaway_is_refused():
     excite = np.full((5, 1, 1), 2.0)
-    with pytest.raises(ValueError, match="filters let the mean run away.* wants"):
+    with pytest.raises(ValueError, match=r"filters let the mean run away.* wants"):
         glm.simulate(np.zeros((100, 1)), excite, np.random.default_rng(0))
 
 
@@ -945,7 +954,7 @@ def test_order_in_which_the_diabetes_features_enter(claim):
     knots = [949.435260384, 889.313785361, 452.895700527, 316.074]
     assert len(y) * glm.lasso_max(x, y, glm.GAUSSIAN) == pytest.approx(knots[0])
     entered = []
-    for high, low in zip(knots, knots[1:], strict=False):
+    for high, low in pairwise(knots):
         lam = 0.5 * (high + low) / len(y)
         w = glm.lasso(x, y, glm.GAUSSIAN, lam=lam, tol=1e-7).w
         (new,) = set((np.flatnonzero(w) + 1).tolist()) - set(entered)

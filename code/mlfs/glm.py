@@ -1,4 +1,4 @@
-"""Generalized linear models: exponential families, IRLS, penalties, spike-train filters.
+"""Generalized linear models: families, IRLS, penalties, filters for spike trains.
 
 Chapter: book/generalized-linear-models/theory.md.  A comment `# eq NAME` marks the line
 that implements the displayed equation labelled NAME there.
@@ -83,12 +83,14 @@ def _gaussian_log_p(y: Array, eta: Array, phi: float) -> Array:
 
 def _bernoulli_log_p(y: Array, eta: Array, phi: float) -> Array:
     # log σ(η) = η + log σ(−η), and log_expit underflows on neither side.
-    return y * log_expit(eta) + (1.0 - y) * log_expit(-eta)  # eq glm-bernoulli
+    out: Array = y * log_expit(eta) + (1.0 - y) * log_expit(-eta)  # eq glm-bernoulli
+    return out
 
 
 def _poisson_log_p(y: Array, eta: Array, phi: float) -> Array:
     with np.errstate(over="ignore"):  # −inf says it all
-        return y * eta - np.exp(eta) - gammaln(y + 1.0)  # eq glm-poisson
+        out: Array = y * eta - np.exp(eta) - gammaln(y + 1.0)  # eq glm-poisson
+    return out
 
 
 def _gamma_log_p(y: Array, eta: Array, phi: float) -> Array:
@@ -324,8 +326,8 @@ def collapse(X: OneHot, y: Array, exposure: Array) -> tuple[OneHot, Array, Array
     )
     return (
         OneHot(X.index[first], X.sizes),
-        np.bincount(which, y),
-        np.bincount(which, exposure),  # eq glm-collapse
+        np.bincount(which, y).astype(float),
+        np.bincount(which, exposure).astype(float),  # eq glm-collapse
     )
 
 
@@ -578,7 +580,9 @@ def _start(problem: _Problem) -> Array:
     H = _check_finite(H if problem.penalty is None else H + problem.penalty)
     w = _solve(_factor(H), _pull(problem.X, h * z))
     zero = np.zeros(D)
-    values = [problem.value(v, _times(problem.X, v) + problem.offset) for v in (w, zero)]
+    values = [
+        problem.value(v, _times(problem.X, v) + problem.offset) for v in (w, zero)
+    ]
     return w if values[0] >= values[1] else zero
 
 
@@ -658,10 +662,10 @@ def _dispersion(problem: _Problem, mu: Array) -> float:
 
 def _factor(H: Array) -> tuple[Array, Array]:
     """Cholesky factor of H scaled to a unit diagonal, and the scale."""
-    scale = np.sqrt(np.diag(H))
+    scale: Array = np.sqrt(np.diag(H)).astype(float)
     if (scale > 0).all():
         try:
-            L = np.linalg.cholesky(H / scale / scale[:, None])
+            L: Array = np.linalg.cholesky(H / scale / scale[:, None]).astype(float)
             if np.diag(L).min() ** 2 > 1e-13 * len(H):
                 return L, scale
         except np.linalg.LinAlgError:
@@ -692,7 +696,7 @@ def _invert(H: Array) -> Array:
 
 
 def smoothness(n: int, circular: bool = False) -> Array:
-    """P with wᵀ P w = Σ (w[i+1] − w[i])², (n, n); circular: the last bin meets the first.
+    """P with wᵀ P w = Σ (w[i+1] − w[i])², (n, n), closed to a ring if circular.
 
     Raises:
         ValueError: `n` is below two, or below three for a circle.
@@ -860,7 +864,7 @@ def lasso(
 def _lasso_quadratic(
     H: Array, g: Array, w0: Array, cost: Array, groups: IntArray, goal: float
 ) -> Array:
-    """Minimise gᵀ(w − w0) + ½ (w − w0)ᵀ H (w − w0) + the charge: FISTA with restarts."""
+    """Minimise gᵀ(w − w0) + ½ (w − w0)ᵀ H (w − w0) + charge: FISTA with restarts."""
     length = 1.0 / max(float(np.linalg.eigvalsh(H)[-1]), 1e-300)
     w, ahead, momentum = w0, w0, 1.0
     for _ in range(20_000):
@@ -910,7 +914,7 @@ def _kkt_violation(w: Array, g: Array, cost: Array, groups: IntArray) -> float:
 
 
 def bin_index(x: Array, low: float, high: float, n: int) -> IntArray:
-    """Which of n equal bins of [low, high] each x falls into, (T,); high is in the last.
+    """Which of n equal bins of [low, high] each x is in, (T,); `high` is in the last.
 
     Raises:
         ValueError: a malformed argument, or an x outside [low, high]: it belongs to no
@@ -936,7 +940,10 @@ def raised_cosines(n_lags: int, n_basis: int, stretch: float = 1.0) -> Array:
     Raises:
         ValueError: a malformed argument.
     """
-    n_lags, n_basis = check_whole("n_lags", n_lags, 2), check_whole("n_basis", n_basis, 1)
+    n_lags, n_basis = (
+        check_whole("n_lags", n_lags, 2),
+        check_whole("n_basis", n_basis, 1),
+    )
     stretch = check_scalar("stretch", stretch, 1e-6, 1e6)
     u = np.log(np.arange(n_lags + 1) + stretch)
     apart = (u[-1] - u[0]) / (n_basis + 1)
@@ -1011,9 +1018,13 @@ def deviance(
     y = _check_y(y, family)
     mu = _check_mu("mu", mu, len(y), family)
     unit = family.deviance(y, mu)
-    total = float((unit if weights is None else _check_weights(weights, len(y)) * unit).sum())
+    total = float(
+        (unit if weights is None else _check_weights(weights, len(y)) * unit).sum()
+    )
     if not np.isfinite(total):
-        raise ValueError("mu makes an observation impossible, wants a mean that allows it")
+        raise ValueError(
+            "mu makes an observation impossible, wants a mean that allows it"
+        )
     return total
 
 
@@ -1061,7 +1072,10 @@ def time_blocks(T: int, n_folds: int, n_blocks: int, gap: int = 0) -> IntArray:
         ValueError: a malformed argument, or blocks too short for the gap.
     """
     T, n_folds = check_whole("T", T, 1), check_whole("n_folds", n_folds, 2)
-    n_blocks, gap = check_whole("n_blocks", n_blocks, n_folds), check_whole("gap", gap, 0)
+    n_blocks, gap = (
+        check_whole("n_blocks", n_blocks, n_folds),
+        check_whole("gap", gap, 0),
+    )
     if T // n_blocks <= 2 * gap:
         raise ValueError(
             f"T is {T}: {n_blocks} blocks of {T // n_blocks} bins, wants more than "
@@ -1078,20 +1092,20 @@ def rescaled_times(y: Array, mu: Array, rng: np.random.Generator) -> Array:
     """u = 1 − exp(−Λ between spikes), one for each spike: uniform if μ is right.
 
     y (T,) are counts and μ (T,) their means, each given the past.  A spike's place in
-    its bin is drawn uniformly, as it is under the model.  Cost O(T + spikes log spikes).
+    its bin is drawn uniformly, as it is under the model.  Cost O(T + n log n).
 
     Raises:
         ValueError: a malformed argument, no spikes, or a mean of zero at a spike.
     """
-    y = check_counts("y", y, ("T",))
-    mu, rng = check_array("mu", mu, (len(y),), low=0.0, high=1e15), check_rng(rng)
-    if not y.any():
+    n = check_counts("y", y, ("T",))
+    mu, rng = check_array("mu", mu, (len(n),), low=0.0, high=1e15), check_rng(rng)
+    if not n.any():
         raise ValueError("y holds no spike, wants at least one")
-    if y.sum() > 10**9:
-        raise ValueError(f"y holds {y.sum()} spikes, wants 1000000000 at most")
-    if (mu[y > 0] == 0).any():
+    if n.sum() > 10**9:
+        raise ValueError(f"y holds {n.sum()} spikes, wants 1000000000 at most")
+    if (mu[n > 0] == 0).any():
         raise ValueError("mu is 0 where there is a spike, wants more than 0")
-    at = np.repeat(np.arange(len(y)), y)
+    at = np.repeat(np.arange(len(n)), n)
     before = np.cumsum(mu) - mu
     place = np.sort(before[at] + rng.random(len(at)) * mu[at])
     out: Array = -np.expm1(-np.diff(place, prepend=0.0))  # eq glm-rescaling
@@ -1151,7 +1165,7 @@ def simulate_mouse(
     box: float = 50.0,
     top_speed: float = 40.0,
 ) -> Mouse:
-    """T steps of `dt` seconds of a mouse that wanders in a square box and turns at walls.
+    """T steps of `dt` seconds of a mouse that wanders in a box and turns at its walls.
 
     Speed and turning rate drift with memories of 1 s and 0.5 s.  Cost O(T).
 
@@ -1179,7 +1193,8 @@ def simulate_mouse(
         y, step_y = _bounce(y + step_y * speed * dt, step_y, box)
         angle = float(np.arctan2(step_y, step_x))
         path[t] = x, y, angle % (2 * np.pi), speed
-    return Mouse(*path.T.copy(), box=box, top_speed=top_speed)
+    place_x, place_y, heading, fast = path.T.copy()
+    return Mouse(place_x, place_y, heading, fast, box, top_speed)
 
 
 def _bounce(x: float, step: float, box: float) -> tuple[float, float]:
@@ -1312,5 +1327,7 @@ def _checked_mean(family: Family, eta: Array) -> Array:
 
 def _check_finite(H: Array) -> Array:
     if not np.isfinite(H).all():
-        raise ValueError("X gives sums beyond what a double holds, wants smaller entries")
+        raise ValueError(
+            "X gives sums beyond what a double holds, wants smaller entries"
+        )
     return H

@@ -140,8 +140,10 @@ def shrink(w, amount, groups):
 
 
 def lasso_objective(w, X, y, lam, groups):
-    value = -sum(yt * e - math.exp(e) - math.lgamma(yt + 1) for yt, e in
-                 zip(y, X @ w, strict=True)) / len(y)
+    value = -sum(
+        yt * e - math.exp(e) - math.lgamma(yt + 1)
+        for yt, e in zip(y, X @ w, strict=True)
+    ) / len(y)
     for g in set(groups) - {-1}:
         mine = [w[d] for d, h in enumerate(groups) if h == g]
         value += lam * math.sqrt(len(mine)) * math.sqrt(sum(v * v for v in mine))
@@ -186,6 +188,7 @@ def bits_per_spike(y, mu, null):
 
 def smoothed_counts(y, exposure, P):
     """Maximum of Σ y w − exposure e^w − ½ wᵀ P w, one w a bin, by SciPy."""
+
     def loss(w):
         return float((exposure * np.exp(w) - y * w).sum() + 0.5 * w @ P @ w)
 
@@ -196,7 +199,11 @@ def smoothed_counts(y, exposure, P):
         return np.diag(exposure * np.exp(w)) + P
 
     found = optimize.minimize(
-        loss, np.zeros(len(y)), jac=slope, hess=curvature, method="trust-exact",
+        loss,
+        np.zeros(len(y)),
+        jac=slope,
+        hess=curvature,
+        method="trust-exact",
         options={"gtol": 1e-11},
     )
     w = found.x

@@ -98,17 +98,21 @@ def unknown_cell(rng: Rng) -> dict[str, Any]:
     """A run of 30 minutes and the spikes of a cell with tuning that `rng` chooses."""
     dt, mouse = 0.02, glm.simulate_mouse(90_000, 0.02, rng)
     field_x, field_y = rng.uniform(10, 40, 2)
-    width, likes, slope = rng.uniform(7, 10), rng.uniform(0, 2 * np.pi), rng.uniform(1, 2)
+    width, likes, slope = (
+        rng.uniform(7, 10),
+        rng.uniform(0, 2 * np.pi),
+        rng.uniform(1, 2),
+    )
 
     def place(x: Array, y: Array) -> Array:
         near = np.exp(-((x - field_x) ** 2 + (y - field_y) ** 2) / (2 * width**2))
         out: Array = 1.5 * near
         return out
 
-    def heading(h: Array) -> Array:
+    def heading(h: Any) -> Array:
         return np.asarray(0.7 * np.cos(h - likes), dtype=float)
 
-    def speed(s: Array) -> Array:
+    def speed(s: Any) -> Array:
         return np.asarray(slope * s / (s + 15.0), dtype=float)
 
     eta = place(mouse.x, mouse.y) + heading(mouse.heading) + speed(mouse.speed)
@@ -145,13 +149,14 @@ def _cell_cases(rng: Rng) -> Iterator[Case]:
 
 
 def one_hot(x: Array, low: float, high: float, n: int) -> Array:
-    """One column for each of n equal bins of [low, high], (T, n); `high` is in the last.
+    """One column for each of n equal bins of [low, high], (T, n); `high` is in it.
 
     Row t has a 1 in the bin of x[t] and 0 elsewhere.
     """
     index = np.floor((x - low) / (high - low) * n).astype(int)
     index = np.minimum(index, n - 1)  # x = high: the last bin is closed on both sides
-    return np.eye(n)[index]
+    out: Array = np.eye(n)[index]
+    return out
 
 
 def log_likelihood(w: Array, X: Array, y: Array, dt: float) -> float:
@@ -171,8 +176,9 @@ def irls_step(w: Array, X: Array, y: Array, dt: float) -> Array:
     """The new weights: regress the working response on X with weights μ, (D,)."""
     mu = dt * np.exp(X @ w)
     z = X @ w + (y - mu) / mu
-    out: Array = np.linalg.solve(X.T @ (mu[:, None] * X), X.T @ (mu * z))
-    return out
+    return np.asarray(
+        np.linalg.solve(X.T @ (mu[:, None] * X), X.T @ (mu * z)), dtype=float
+    )
 
 
 def smoothness_grid(n_rows: int, n_columns: int) -> Array:
@@ -219,7 +225,7 @@ def deviance_explained(w: Array, X: Array, y: Array, dt: float) -> float:
 def tuning(
     x: Array, y: Array, heading: Array, speed: Array, spikes: IntArray, dt: float
 ) -> Tuning:
-    """Log tuning to position (20, 20), heading (18,) and speed (10,), each of mean 0."""
+    """Log tuning to position (20, 20), heading (18,), speed (10,), each of mean 0."""
     return _fitted(x, y, heading, speed, spikes, dt, 10.0)
 
 
@@ -246,7 +252,8 @@ def _fitted(
             glm.smoothness(10),
         ]
     )
-    design, counts, seconds = glm.collapse(design, spikes, np.full(len(spikes), dt))
+    seconds = np.full(len(spikes), dt)
+    design, counts, seconds = glm.collapse(design, spikes.astype(float), seconds)
     penalty = beta * rough + glm.gauge(design.sizes)
     w = glm.fit(design, counts, offset=np.log(seconds), penalty=penalty).w
     p, h, s = (w[design.columns(b)] for b in range(3))
@@ -258,17 +265,20 @@ def _fitted(
 
 def _rounded(x: Array, low: float, high: float, n: int) -> Array:
     index = np.round((x - low) / (high - low) * (n - 1)).astype(int)
-    return np.eye(n)[index]
+    out: Array = np.eye(n)[index]
+    return out
 
 
 def _last_edge_lost(x: Array, low: float, high: float, n: int) -> Array:
     index = np.floor((x - low) / (high - low) * n).astype(int)
-    return (index[:, None] == np.arange(n)).astype(float)
+    out: Array = (index[:, None] == np.arange(n)).astype(float)
+    return out
 
 
 def _one_too_far(x: Array, low: float, high: float, n: int) -> Array:
     index = np.digitize(x, np.linspace(low, high, n + 1))
-    return (index[:, None] == np.arange(n)).astype(float)
+    out: Array = (index[:, None] == np.arange(n)).astype(float)
+    return out
 
 
 def _columns_for_rows(x: Array, low: float, high: float, n: int) -> Array:
@@ -323,14 +333,16 @@ def _step_no_dt(w: Array, X: Array, y: Array, dt: float) -> Array:
 def _step_offset_kept(w: Array, X: Array, y: Array, dt: float) -> Array:
     mu = dt * np.exp(X @ w)
     z = np.log(mu) + (y - mu) / mu
-    out: Array = np.linalg.solve(X.T @ (mu[:, None] * X), X.T @ (mu * z))
-    return out
+    return np.asarray(
+        np.linalg.solve(X.T @ (mu[:, None] * X), X.T @ (mu * z)), dtype=float
+    )
 
 
 def _step_unweighted(w: Array, X: Array, y: Array, dt: float) -> Array:
     mu = dt * np.exp(X @ w)
-    out: Array = np.linalg.solve(X.T @ X, X.T @ (X @ w + (y - mu) / mu))
-    return out
+    return np.asarray(
+        np.linalg.solve(X.T @ X, X.T @ (X @ w + (y - mu) / mu)), dtype=float
+    )
 
 
 def _step_without_w(w: Array, X: Array, y: Array, dt: float) -> Array:
@@ -340,8 +352,9 @@ def _step_without_w(w: Array, X: Array, y: Array, dt: float) -> Array:
 def _step_residual_not_divided(w: Array, X: Array, y: Array, dt: float) -> Array:
     mu = dt * np.exp(X @ w)
     z = X @ w + (y - mu)
-    out: Array = np.linalg.solve(X.T @ (mu[:, None] * X), X.T @ (mu * z))
-    return out
+    return np.asarray(
+        np.linalg.solve(X.T @ (mu[:, None] * X), X.T @ (mu * z)), dtype=float
+    )
 
 
 def _grid_of(line: Any, n_rows: int, n_columns: int) -> Array:
@@ -369,7 +382,8 @@ def _wrapped(n_rows: int, n_columns: int) -> Array:
 
 
 def _one_direction(n_rows: int, n_columns: int) -> Array:
-    return np.kron(np.eye(n_rows), smoothness_grid(1, n_columns))
+    alone = np.eye(n_rows)
+    return np.asarray(np.kron(alone, smoothness_grid(1, n_columns)), dtype=float)
 
 
 def _flat_neighbours(n_rows: int, n_columns: int) -> Array:
@@ -545,8 +559,8 @@ def _close_to_the_truth(result: Any, spikes: IntArray, **_: Any) -> bool | str:
 
 
 NO_DT = (
-    "The bin width is missing altogether: exp(X @ w) is a rate in spikes/s, and a bin of "
-    "dt seconds expects dt times as many."
+    "The bin width is missing altogether: exp(X @ w) is a rate in spikes/s, and a bin "
+    "of dt seconds expects dt times as many."
 )
 
 EXERCISES = (
@@ -559,7 +573,7 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "rounded",
-                "You round to the nearest of n points; the first and the last bin become "
+                "You round to the nearest of n points; the first and the last bin are "
                 "half as wide as the others. Use floor and n equal bins.",
                 _rounded,
             ),
@@ -600,7 +614,9 @@ EXERCISES = (
                 "no log probability. scipy.special.gammaln(y + 1) is log y!.",
                 _no_factorial,
             ),
-            Mistake("mean", "You return the mean over bins: add them up.", _mean_likelihood),
+            Mistake(
+                "mean", "You return the mean over bins: add them up.", _mean_likelihood
+            ),
             Mistake(
                 "sign",
                 "Your sign is that of a loss. Here the likelihood itself is asked for.",
@@ -621,7 +637,9 @@ EXERCISES = (
                 "expected, y - mu.",
                 _gradient_downhill,
             ),
-            Mistake("mean", "You divide by the number of bins: add up.", _gradient_mean),
+            Mistake(
+                "mean", "You divide by the number of bins: add up.", _gradient_mean
+            ),
             Mistake(
                 "rates",
                 "You compare rates, y/dt and exp(X @ w). The likelihood is one of "
@@ -777,8 +795,8 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "whole bins",
-                "You let each spike fall at the end of its bin. Its place is given: the "
-                "bin has run up to place * mu when it comes.",
+                "You let each spike fall at the end of its bin. Its place is given: "
+                "the bin has run up to place * mu when it comes.",
                 _whole_bins,
             ),
             Mistake(
@@ -801,7 +819,7 @@ EXERCISES = (
             ),
             Mistake(
                 "first lost",
-                "One is missing: the first spike waits from the start of the recording. "
+                "One is missing: the first spike waits since the recording began. "
                 "np.diff with prepend=0.0 keeps it.",
                 _first_lost,
             ),
@@ -827,7 +845,7 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "log without dt",
-                "That is the bug itself: X @ w is the log of the rate, and the deviance "
+                "That is the bug itself: X @ w is the log of the rate, and deviance "
                 "wants the log of the mean count, log(dt) + X @ w.",
                 _forgot_the_bin_width,
             ),
