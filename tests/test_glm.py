@@ -692,7 +692,7 @@ def test_simulated_cells_follow_their_history(claim):
         want.append(0.0)
     claim(
         "glm-history",
-        oracle="mean counts after each past, in standard errors from what they should be",
+        oracle="mean counts after each past, off by how many standard errors",
         kind="law",
         got=got,
         want=want,

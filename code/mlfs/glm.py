@@ -36,6 +36,7 @@ from mlfs.core.numerics import (
     check_array,
     check_counts,
     check_list,
+    check_real,
     check_rng,
     check_scalar,
     check_type,
@@ -58,7 +59,7 @@ class Family:
     `log_p(y, eta, phi)`; `score(y, eta)` = ∂ log p/∂η at φ = 1; `information(eta)`, the
     variance of the score; `curvature(y, eta)` = −∂² log p/∂η²; `variance(mu)`;
     `deviance(y, mu)`, of one observation.  `low` and `high` bound y, `whole` asks for
-    whole numbers; with `dispersed` false, φ is one.
+    whole numbers; with `dispersed` false, φ is one; `positive` families need η > 0.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Family:
     high: float = HUGE
     whole: bool = False
     dispersed: bool = False
+    positive: bool = False
 
 
 def _gaussian_log_p(y: Array, eta: Array, phi: float) -> Array:
@@ -190,6 +192,7 @@ GAMMA = Family(
     deviance=lambda y, mu: 2.0 * (y / mu - 1.0 - np.log(y / mu)),
     low=1e-50,
     dispersed=True,
+    positive=True,
 )
 
 # ------------------------------------------------------------ designs
@@ -472,7 +475,8 @@ class _Problem:
     penalty: Array | None
 
     def weigh(self, a: Array) -> Array:
-        return a if self.weights is None else self.weights * a
+        with np.errstate(over="ignore", invalid="ignore"):  # results are looked at
+            return a if self.weights is None else self.weights * a
 
     def value(self, w: Array, eta: Array) -> float:
         total = float(self.weigh(self.family.log_p(self.y, eta, 1.0)).sum())
@@ -566,16 +570,14 @@ def _start(problem: _Problem) -> Array:
         except ValueError:  # the part may lack what the whole has
             pass
     y, family = problem.y, problem.family
-    mu = 0.5 * (y + y.mean()) if family is not GAUSSIAN else y
+    mu = 0.5 * (y + y.mean())
     if family.whole:
         mu = mu + 0.05  # no data at all have a logarithm, too
     elif family.high == 1.0:
         mu = 0.25 + 0.5 * y
     eta = family.link(mu)
     h = problem.weigh(family.information(eta))
-    z = eta - problem.offset
-    if family is not GAUSSIAN:
-        z = z + family.score(y, eta) / family.information(eta)
+    z = eta - problem.offset + family.score(y, eta) / family.information(eta)
     H = _gram(problem.X, h)
     H = _check_finite(H if problem.penalty is None else H + problem.penalty)
     w = _solve(_factor(H), _pull(problem.X, h * z))
@@ -920,7 +922,10 @@ def bin_index(x: Array, low: float, high: float, n: int) -> IntArray:
         ValueError: a malformed argument, or an x outside [low, high]: it belongs to no
             bin, and to move it into one would be to invent data.
     """
-    low, high = check_scalar("low", low, -HUGE), check_scalar("high", high, high=HUGE)
+    low, high = (
+        check_scalar("low", low, -HUGE, HUGE),
+        check_scalar("high", high, -HUGE, HUGE),
+    )
     if not high - low > 1e-12 * max(abs(low), abs(high)):
         raise ValueError(f"low is {low:g}, high is {high:g}, want low below high")
     n = check_whole("n", n, 1)
@@ -1039,9 +1044,14 @@ def deviance_explained(
         ValueError: as `deviance`, or the null model is already perfect.
     """
     ours = deviance(y, mu, family)
-    base = deviance(y, _check_mu("null", null, len(np.asarray(y)), family), family)
-    if not base > 0:
-        raise ValueError("null has deviance 0, wants a model that leaves something")
+    null = _check_mu("null", null, len(np.asarray(y)), family)
+    with np.errstate(over="ignore"):
+        base = float(family.deviance(_check_y(y, family), null).sum())
+    if not (base > 0 and np.isfinite(base)):
+        raise ValueError(
+            f"null has deviance {base:g}, wants a model that allows the data and "
+            "leaves something to explain"
+        )
     return 1.0 - ours / base  # eq glm-explained
 
 
@@ -1224,7 +1234,7 @@ def _check_w(w: Array, X: Design) -> Array:
 
 
 def _check_offset(offset: float | Array, T: int) -> Array:
-    if np.ndim(offset) == 0:
+    if check_real("offset", offset).ndim == 0:
         return np.full(T, check_scalar("offset", offset, -HUGE, HUGE))
     return check_array("offset", offset, (T,), low=-HUGE, high=HUGE)
 
@@ -1264,7 +1274,7 @@ def _check_mu(name: str, mu: Array, T: int, family: Family) -> Array:
     low = 0.0 if family.low >= 0 else -HUGE
     high = 1.0 if family.high == 1.0 else LARGEST_MEAN
     mu = check_array(name, mu, (T,), low=low, high=high)
-    if family is GAMMA and (mu == 0).any():
+    if family.positive and (mu == 0).any():
         raise ValueError(f"{name} holds 0, wants means above 0")
     return mu
 
@@ -1272,8 +1282,9 @@ def _check_mu(name: str, mu: Array, T: int, family: Family) -> Array:
 def _check_groups(groups: IntArray | None, D: int) -> IntArray:
     if groups is None:
         return np.arange(D)
-    shifted = check_array("groups", groups, (D,), low=-1.0, high=LARGEST_WHOLE)
-    labels = check_counts("groups", shifted + 1.0, (D,)) - 1
+    labels = check_array("groups", groups, (D,), low=-1.0, high=LARGEST_WHOLE)
+    if (labels != np.floor(labels)).any():
+        raise ValueError("groups holds a fraction, wants whole numbers from -1 on")
     # Numbered anew from 0, so that a count of groups is no larger than D.
     named, out = np.unique(labels, return_inverse=True)
     return out - 1 if named[0] == -1 else out
@@ -1304,8 +1315,8 @@ def _lasso_problem(
 ) -> tuple[_Problem, IntArray]:
     X = check_array("X", X, ("T", "D"), low=-HUGE, high=HUGE)
     problem = _problem(X, y, family, offset, None, None)
-    if family is GAMMA:
-        raise ValueError("family is gamma, wants one whose mean allows w = 0")
+    if family.positive:
+        raise ValueError(f"family is {family.name}, wants one that allows w = 0")
     return problem, _check_groups(groups, X.shape[1])
 
 
@@ -1315,7 +1326,7 @@ def _linear(w: Array, X: Design, offset: Array) -> Array:
 
 def _checked_mean(family: Family, eta: Array) -> Array:
     """The means, all of them numbers that sums may be taken of."""
-    if family is GAMMA and not (eta > 0).all():
+    if family.positive and not (eta > 0).all():
         raise ValueError("w makes a mean negative, wants offset + X w above 0")
     mu = family.mean(eta)
     if not float(np.abs(mu).max()) <= LARGEST_MEAN:
