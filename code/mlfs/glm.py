@@ -56,16 +56,18 @@ class Family:
     """A distribution of y given η, with the link that ties its mean to η.
 
     Functions of arrays of one shape: `mean(eta)`; `link(mu)`, its inverse;
-    `log_p(y, eta, phi)`; `score(y, eta)` = ∂ log p/∂η at φ = 1; `information(eta)`, the
-    variance of the score; `curvature(y, eta)` = −∂² log p/∂η²; `variance(mu)`;
-    `deviance(y, mu)`, of one observation.  `low` and `high` bound y, `whole` asks for
-    whole numbers; with `dispersed` false, φ is one; `positive` families need η > 0.
+    `log_p(y, eta, phi)`; `kernel(y, eta)`, the same at φ = 1 up to a constant;
+    `score(y, eta)` = ∂ kernel/∂η; `information(eta)`, the variance of the score;
+    `curvature(y, eta)` = −∂² kernel/∂η²; `variance(mu)`; `deviance(y, mu)`, of one
+    observation.  `low` and `high` bound y, `whole` asks for whole numbers; with
+    `dispersed` false, φ is one; `positive` families need η > 0.
     """
 
     name: str
     mean: Callable[[Array], Array]
     link: Callable[[Array], Array]
     log_p: Callable[[Array, Array, float], Array]
+    kernel: Callable[[Array, Array], Array]
     score: Callable[[Array, Array], Array]
     information: Callable[[Array], Array]
     curvature: Callable[[Array, Array], Array]
@@ -93,6 +95,17 @@ def _poisson_log_p(y: Array, eta: Array, phi: float) -> Array:
     with np.errstate(over="ignore"):  # −inf says it all
         out: Array = y * eta - np.exp(eta) - gammaln(y + 1.0)  # eq glm-poisson
     return out
+
+
+def _poisson_kernel(y: Array, eta: Array) -> Array:
+    with np.errstate(over="ignore"):
+        out: Array = y * eta - np.exp(eta)
+    return out
+
+
+def _gamma_kernel(y: Array, eta: Array) -> Array:
+    good = eta > 0
+    return np.where(good, np.log(np.where(good, eta, 1.0)) - y * eta, -np.inf)
 
 
 def _gamma_log_p(y: Array, eta: Array, phi: float) -> Array:
@@ -136,6 +149,7 @@ GAUSSIAN = Family(
     mean=np.positive,
     link=np.positive,
     log_p=_gaussian_log_p,
+    kernel=lambda y, eta: -0.5 * (y - eta) ** 2,
     score=lambda y, eta: y - eta,
     information=np.ones_like,
     curvature=lambda y, eta: np.ones_like(eta),
@@ -148,6 +162,7 @@ BERNOULLI = Family(
     mean=expit,
     link=lambda mu: np.log(mu / (1.0 - mu)),
     log_p=_bernoulli_log_p,
+    kernel=lambda y, eta: _bernoulli_log_p(y, eta, 1.0),
     score=lambda y, eta: y - expit(eta),
     information=lambda eta: expit(eta) * expit(-eta),
     curvature=lambda y, eta: expit(eta) * expit(-eta),
@@ -162,6 +177,7 @@ PROBIT = replace(
     mean=lambda eta: np.exp(log_ndtr(eta)),
     link=ndtri,
     log_p=lambda y, eta, phi: y * log_ndtr(eta) + (1.0 - y) * log_ndtr(-eta),
+    kernel=lambda y, eta: y * log_ndtr(eta) + (1.0 - y) * log_ndtr(-eta),
     score=lambda y, eta: y * _mills(eta) - (1.0 - y) * _mills(-eta),
     information=lambda eta: _mills(eta) * _mills(-eta),
     curvature=_probit_curvature,
@@ -171,6 +187,7 @@ POISSON = Family(
     mean=_exp,
     link=np.log,
     log_p=_poisson_log_p,
+    kernel=_poisson_kernel,
     score=lambda y, eta: y - _exp(eta),
     information=_exp,
     curvature=lambda y, eta: _exp(eta),
@@ -185,6 +202,7 @@ GAMMA = Family(
     mean=lambda eta: 1.0 / eta,
     link=lambda mu: 1.0 / mu,
     log_p=_gamma_log_p,
+    kernel=_gamma_kernel,
     score=lambda y, eta: 1.0 / eta - y,
     information=lambda eta: 1.0 / eta**2,
     curvature=lambda y, eta: 1.0 / eta**2,
@@ -444,7 +462,8 @@ class Fit:
 
     `w` (D,); `covariance` (D, D), φ times the inverse of information plus penalty;
     `log_likelihood` in nats and `deviance` at w, penalty not counted; `dispersion` φ;
-    `mean` (T,); `history`, what was maximised at each step; `converged`.
+    `mean` (T,); `history`, what was maximised (up to a constant) at each step;
+    `converged`.
     """
 
     w: Array
@@ -479,7 +498,7 @@ class _Problem:
             return a if self.weights is None else self.weights * a
 
     def value(self, w: Array, eta: Array) -> float:
-        total = float(self.weigh(self.family.log_p(self.y, eta, 1.0)).sum())
+        total = float(self.weigh(self.family.kernel(self.y, eta)).sum())
         if self.penalty is not None:
             total -= 0.5 * float(w @ self.penalty @ w)  # eq glm-penalised
         return total if np.isfinite(total) else -np.inf
@@ -846,7 +865,9 @@ def lasso(
         g = -problem.slope(w, eta) / T
         off = _kkt_violation(w, g, cost, groups)
         if off <= tol:
-            return LassoFit(w, objective(w, eta), off)
+            constant = problem.family.log_p(problem.y, eta, 1.0).sum()
+            constant -= problem.family.kernel(problem.y, eta).sum()
+            return LassoFit(w, objective(w, eta) - float(constant) / T, off)
         H = problem.hessian(eta) / T
         goal = precision * min(off, 1.0)
         step = _lasso_quadratic(H, g, w, cost, groups, goal) - w
