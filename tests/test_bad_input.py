@@ -780,6 +780,20 @@ class Optional(Numbers):
         return {how: it for how, it in bad.items() if how != "None"}
 
 
+class Function(Kind):
+    """Something to call."""
+
+    def usual(self, good, world):
+        return {how: it for how, it in JUNK.items() if not callable(it)}
+
+
+class Name(Kind):
+    """A text."""
+
+    def usual(self, good, world):
+        return {how: it for how, it in JUNK.items() if how != "text"}
+
+
 class Flag(Kind):
     """True or False."""
 
@@ -904,6 +918,22 @@ KINDS |= {
     "dt": scalar(0.02, zero=0.0, negative=-0.1, long=2.0),
     "box": scalar(50.0, zero=0.0, negative=-1.0, small=0.1),
     "top_speed": scalar(40.0, negative=-1.0),
+}
+
+KINDS |= {
+    "Family.name": Name(make=lambda w: "poisson"),
+    "Family.low": scalar(0.0, above=7.0),
+    "Family.high": scalar(5.0, below=-7.0),
+}
+KINDS |= {
+    f"Family.{name}": Function(
+        make=lambda w, name=name: getattr(glm.POISSON, name),
+    )
+    for name in glm.FORMULAS
+}
+KINDS |= {
+    f"Family.{name}": Flag(make=lambda w: False)
+    for name in ("whole", "dispersed", "positive")
 }
 
 

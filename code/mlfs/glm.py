@@ -50,6 +50,25 @@ LARGEST_MEAN = 1e250
 
 # ------------------------------------------------------------ families
 
+# The fields of a family that are functions.
+FORMULAS = (
+    "mean",
+    "link",
+    "log_p",
+    "kernel",
+    "score",
+    "information",
+    "curvature",
+    "variance",
+    "deviance",
+)
+
+
+def _check_flag(name: str, it: object) -> bool:
+    if not isinstance(it, (bool, np.bool_)):
+        raise ValueError(f"{name} is {it!r}, wants True or False")
+    return bool(it)
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -61,6 +80,9 @@ class Family:
     `curvature(y, eta)` = −∂² kernel/∂η²; `variance(mu)`; `deviance(y, mu)`, of one
     observation.  `low` and `high` bound y, `whole` asks for whole numbers; with
     `dispersed` false, φ is one; `positive` families need η > 0.
+
+    Raises:
+        ValueError: a formula that is no function, or a malformed bound or flag.
     """
 
     name: str
@@ -78,6 +100,23 @@ class Family:
     whole: bool = False
     dispersed: bool = False
     positive: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"name is {self.name!r}, wants a text")
+        for formula in FORMULAS:
+            if not callable(getattr(self, formula)):
+                raise ValueError(
+                    f"{formula} is {getattr(self, formula)!r}, wants a function"
+                )
+        low = check_scalar("low", self.low, -HUGE, HUGE)
+        high = check_scalar("high", self.high, -HUGE, HUGE)
+        if not low < high:
+            raise ValueError(f"low is {low:g}, high is {high:g}, want low below high")
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
+        for flag in ("whole", "dispersed", "positive"):
+            object.__setattr__(self, flag, _check_flag(flag, getattr(self, flag)))
 
 
 def _gaussian_log_p(y: Array, eta: Array, phi: float) -> Array:
@@ -1236,12 +1275,6 @@ def _bounce(x: float, step: float, box: float) -> tuple[float, float]:
 
 
 # ------------------------------------------------------------ checks at the door
-
-
-def _check_flag(name: str, it: object) -> bool:
-    if not isinstance(it, (bool, np.bool_)):
-        raise ValueError(f"{name} is {it!r}, wants True or False")
-    return bool(it)
 
 
 def _check_design(X: Design) -> Design:
