@@ -30,7 +30,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlfs
-from mlfs import hmm
+from mlfs import glm, hmm
 
 NAN, INF = np.nan, np.inf
 HERE = "KINDS in tests/test_bad_input.py"
@@ -225,6 +225,7 @@ WORLDS = {
 }
 # Where a good value does not exist: a chain of one state never leaves it.
 NO_ANSWER = {
+    ("glm.irls_step", "one step"),
     ("hmm.expected_dwell", "one state"),
     ("hmm.expected_dwell", "one of each"),
 }
@@ -762,6 +763,177 @@ KINDS |= {
         key.split(".") for key in list(KINDS) if key.startswith("check_")
     )
     if argument in {"a", "p", "x", "mask", "items", "n", "it"}
+}
+
+
+# ---------------------------------------------------------------- linear models
+
+REAL = {"low": -1e50, "high": 1e50, "palette": (-1e50, -1e9, -1.0, 0.0, 1e-320, 1e50)}
+MEAN = {"low": 0.0, "high": 1e250, "palette": (0.0, 5e-324, 1e-9, 1.0, 1e9, 1e250)}
+
+
+class Optional(Numbers):
+    """Numbers, or None for the default."""
+
+    def usual(self, good, world):
+        bad = super().usual(good, world)
+        return {how: it for how, it in bad.items() if how != "None"}
+
+
+class Function(Kind):
+    """Something to call."""
+
+    def usual(self, good, world):
+        return {how: it for how, it in JUNK.items() if not callable(it)}
+
+
+class Name(Kind):
+    """A text."""
+
+    def usual(self, good, world):
+        return {how: it for how, it in JUNK.items() if how != "text"}
+
+
+class Flag(Kind):
+    """True or False."""
+
+    def usual(self, good, world):
+        return JUNK | {"one": 1, "an array": np.ones(3, bool), "NaN": NAN}
+
+
+def real(name, sides, letters, **more):
+    """Numbers from -1 to 1; `sides` tells their shape in a world."""
+    make = lambda w: w.uniform(name, -1.0, 1.0, *sides(w))
+    return Numbers(make=make, axes=letters, **(REAL | more))
+
+
+def means(name, high=1e250):
+    limits = MEAN | {"high": high}
+    return Numbers(make=lambda w: w.uniform(name, 0.5, 3.0, w.T), axes="T", **limits)
+
+
+def one_hot(w):
+    return glm.OneHot(w["index"], w["sizes"])
+
+
+def scalar(value, **bad):
+    return Scalar(make=lambda w: value, more=lambda good, w: bad)
+
+
+def whole(value, **bad):
+    return Whole(make=lambda w: value, more=lambda good, w: bad)
+
+
+def bad_penalty(good, world):
+    tilted = good.copy()
+    tilted[0, -1] += 1.0
+    return {"not symmetric": tilted, "negative": -good}
+
+
+KINDS |= {
+    "index": Numbers(
+        make=lambda w: w.whole("index", 3, w.T, w.D),
+        more=lambda good, w: {"no such bin": good + 3, "a block more": good[:, :1]},
+        axes="TD",
+        **COUNTS,
+    ),
+    "sizes": Items(
+        make=lambda w: [3] * w.D,
+        more=lambda good, w: {"an empty block": [0] * w.D, "fractions": [2.5] * w.D},
+    ),
+    "b": whole(0, none=99),
+    "X": real("X", lambda w: (w.T, w.D), "TD"),
+    "collapse.X": Thing(make=one_hot, axes="T"),
+    "y": Numbers(make=lambda w: w.whole("y", 5, w.T) + 1, axes="T", **COUNTS),
+    "exposure": Numbers(
+        make=lambda w: w.uniform("exposure", 0.5, 2.0, w.T),
+        more=lambda good, w: {"none": good * 0.0},
+        axes="T",
+        **(REAL | {"low": 0.0}),
+    ),
+    "w": real("w", lambda w: (w.D,), "D"),
+    "family": Thing(make=lambda w: glm.POISSON),
+    "offset": Numbers(
+        make=lambda w: w.uniform("offset", -1.0, 1.0, w.T),
+        more=lambda good, w: {"an axis more": good[None]},
+        axes="T",
+        any_shape=True,
+        **REAL,
+    ),
+    "phi": scalar(0.5, zero=0.0, negative=-1.0),
+    "weights": Optional(
+        make=lambda w: w.whole("weights", 3, w.T) + 1,
+        more=lambda good, w: {"none counts": good * 0.0},
+        axes="T",
+        **(REAL | {"low": 0.0}),
+    ),
+    "penalty": Optional(
+        make=lambda w: np.eye(w.D) + 0.5, more=bad_penalty, axes="DD", **REAL
+    ),
+    "penalties": Items(
+        make=lambda w: [np.eye(w.D), np.ones((1, 1))],
+        more=lambda good, w: {
+            "not square": [np.ones((2, 3))],
+            "NaN": [np.full((2, 2), NAN)],
+            "a number": [1.0],
+            "None": [None],
+        },
+    ),
+    "circular": Flag(make=lambda w: True),
+    "n_rows": whole(3, one=1),
+    "n_columns": whole(4, one=1),
+    "amount": scalar(0.3, negative=-1.0),
+    "lam": scalar(0.1, negative=-1.0),
+    "lasso.n_iter": whole(100, zero=0),
+    "groups": Optional(
+        make=lambda w: np.arange(w.D) - 1.0,
+        axes="D",
+        **(COUNTS | {"low": -1.0}),
+    ),
+    "bin_index.x": Numbers(
+        make=lambda w: w.uniform("inside", 0.0, 1.0, w.T), axes="T", **PROBABILITY
+    ),
+    "bin_index.low": scalar(0.0, equal=1.0, above=2.0),
+    "bin_index.high": scalar(1.0, equal=0.0, below=-1.0),
+    "n_lags": whole(6, one=1),
+    "n_basis": whole(3, none=0),
+    "stretch": scalar(2.0, zero=0.0, negative=-1.0),
+    "filtered.x": real("signal", lambda w: (w.T,), "T"),
+    "basis": real("basis", lambda w: (w.M, w.D), "LJ"),
+    "delay": whole(1),
+    "drive": real("drive", lambda w: (w.T, w.D), "TN", high=float(np.log(1e3))),
+    "filters": Numbers(  # that quieten: the rate must not run away
+        make=lambda w: w.uniform("filters", -1.0, 0.0, w.M, w.D, w.D),
+        axes="LNN",
+        **REAL,
+    ),
+    "mu": means("mu"),
+    "rescaled_times.mu": means("mu", high=1e15),
+    "null": means("null"),
+    "time_blocks.T": whole(60, zero=0),
+    "n_folds": whole(3, one=1),
+    "n_blocks": whole(6, fewer=2),
+    "gap": whole(1, long=5),
+    "u": Numbers(make=lambda w: w.uniform("u", 0, 1, w.T), axes="n", **PROBABILITY),
+    "dt": scalar(0.02, zero=0.0, negative=-0.1, long=2.0),
+    "box": scalar(50.0, zero=0.0, negative=-1.0, small=0.1),
+    "top_speed": scalar(40.0, negative=-1.0),
+}
+
+KINDS |= {
+    "Family.name": Name(make=lambda w: "poisson"),
+    "Family.low": scalar(0.0, above=7.0),
+    "Family.high": scalar(5.0, below=-7.0),
+}
+KINDS |= {
+    f"Family.{name}": Function(
+        make=lambda w, name=name: getattr(glm.POISSON, name),
+    )
+    for name in glm.FORMULAS
+}
+KINDS |= {
+    f"Family.{name}": Flag(make=lambda w: False)
+    for name in ("whole", "dispersed", "positive")
 }
 
 

@@ -26,6 +26,10 @@ PSYTRACK = (
     "psytrack==2.0.2",
     "50d28f6495c65d464e023be7aba8b18d372021cb9d33a8793fc3a602f55d8e87",
 )
+NITIME = (
+    "nitime==0.12.1",
+    "19442111829b94fa9aa9849bdfb6aa92bc5467ba74194b18450728e432086882",
+)
 DIGITS = (
     "scikit-learn",
     "sklearn/datasets/data/digits.csv.gz",
@@ -89,6 +93,24 @@ def digits() -> None:
     np.savez_compressed(DATA / "digits.npz", pixels=table[:, :64], label=table[:, 64])
 
 
+def grasshopper() -> None:
+    """Sound level and spikes of one auditory receptor, in bins of 1 ms."""
+    wheel, folder = fetch(*NITIME), "nitime/data/grasshopper_"
+    with wheel.open(f"{folder}stimulus1.txt") as file:
+        volts = np.loadtxt(file)[:, 1]  # every 0.05 ms
+    with wheel.open(f"{folder}spike_times1.txt") as file:
+        times = np.loadtxt(file)  # microseconds
+    decibel = 20.0 * np.log10(volts.reshape(-1, 20)).mean(axis=1)
+    softest = 20.0 * np.log10(volts.min())
+    spikes = np.bincount((times // 1000).astype(int), minlength=len(decibel))
+    np.savez_compressed(
+        DATA / "grasshopper.npz",
+        level=np.round(100.0 * (decibel - softest)).astype(np.int16),
+        spikes=spikes.astype(np.int8),
+    )
+
+
 if __name__ == "__main__":
     rat_choices()
+    grasshopper()
     digits()

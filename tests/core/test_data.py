@@ -75,6 +75,19 @@ def test_earthquakes():
     assert quakes["count"][[0, 43, -1]].tolist() == [13, 41, 11]
 
 
+def test_grasshopper():
+    ear = data.load("grasshopper")
+    assert list(ear) == ["level", "spikes"]
+    assert {a.shape for a in ear.values()} == {(10_000,)}
+    assert set(ear["spikes"]) == {0, 1}
+    assert ear["spikes"].sum() == 929
+    # the first spikes come 6.7, 9.9 and 13.9 ms after the start
+    assert np.flatnonzero(ear["spikes"])[:3].tolist() == [6, 9, 13]
+    # 6 dB of standard deviation is what the source says was played
+    assert ear["level"].std() / 100 == pytest.approx(6.0, abs=0.25)
+    assert 0 <= ear["level"].min() and ear["level"].max() <= 3600
+
+
 def test_rat_choices():
     trials = data.load("rat_choices")
     assert list(trials) == ["answer", "choice", "session"]
@@ -100,7 +113,7 @@ def test_arrays_are_integers_and_the_callers_own(name):
 
 @pytest.mark.parametrize("name", ["quakes", "earthquakes.csv", "../DATA.md", ""])
 def test_unknown_set_is_refused(name):
-    message = r"wants one of \['digits', 'earthquakes', 'rat_choices'\]"
+    message = r"wants one of \['digits', 'earthquakes', 'grasshopper', 'rat_choices'\]"
     with pytest.raises(ValueError, match=message):
         data.load(name)
 

@@ -15,6 +15,7 @@ from mlfs.core.numerics import IntArray
 SETS = {
     "digits": "digits.npz",
     "earthquakes": "earthquakes.csv",
+    "grasshopper": "grasshopper.npz",
     "rat_choices": "rat_choices.npz",
 }
 
@@ -25,6 +26,8 @@ def load(name: str) -> dict[str, IntArray]:
     - digits: `pixels` (1797, 64), 8 x 8 images row by row with ink from 0 to 16, and
       `label`, the digit that was written.
     - earthquakes: `year`, `count`; 107 years of major earthquakes in the world.
+    - grasshopper: `level`, of a sound in hundredths of a decibel above its softest, and
+      `spikes` of an auditory receptor neuron; 10 000 bins of 1 ms.
     - rat_choices: `answer`, `choice` (0 left, 1 right), `session`; 20 000 trials of one
       rat in 80 sessions.
 
