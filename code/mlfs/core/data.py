@@ -15,7 +15,9 @@ from mlfs.core.numerics import IntArray
 SETS = {
     "digits": "digits.npz",
     "earthquakes": "earthquakes.csv",
+    "nile": "nile.csv",
     "rat_choices": "rat_choices.npz",
+    "rat_path": "rat_path.npz",
 }
 
 
@@ -25,8 +27,10 @@ def load(name: str) -> dict[str, IntArray]:
     - digits: `pixels` (1797, 64), 8 x 8 images row by row with ink from 0 to 16, and
       `label`, the digit that was written.
     - earthquakes: `year`, `count`; 107 years of major earthquakes in the world.
+    - nile: `year`, `volume` in 10^8 m³; 100 years of the river's flow at Aswan.
     - rat_choices: `answer`, `choice` (0 left, 1 right), `session`; 20 000 trials of one
       rat in 80 sessions.
+    - rat_path: `time` in ms, `position` (11993, 2) in mm; a rat in a box, every 50 ms.
 
     Raises:
         ValueError: there is no set of that name; the message lists those there are.
