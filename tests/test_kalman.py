@@ -50,7 +50,7 @@ def problems(draw):
 # ---------------------------------------------------------------- exact
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(problems())
 def test_filter_is_the_big_gaussian(claim, problem):
     model, x, seen = problem
@@ -92,7 +92,7 @@ def test_filter_is_the_big_gaussian(claim, problem):
     )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(problems())
 def test_one_step_at_a_time(claim, problem):
     """The public steps, which the page shows, chained by hand."""
@@ -133,7 +133,7 @@ def test_one_step_at_a_time(claim, problem):
         )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(problems())
 def test_smoother_is_the_big_gaussian(claim, problem):
     model, x, seen = problem
@@ -161,7 +161,7 @@ def test_smoother_is_the_big_gaussian(claim, problem):
         )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(problems())
 def test_square_roots_are_the_big_gaussian(claim, problem):
     model, x, seen = problem
@@ -190,8 +190,8 @@ def test_square_roots_are_the_big_gaussian(claim, problem):
     )
 
 
-@pytest.mark.parametrize("n", [1, 2, 4])
-@pytest.mark.parametrize("T", [1, 5, 70, 400, 3000])
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("T", [1, 5, 70, 1000])
 @pytest.mark.parametrize("kind", ["stable", "random walk", "slow", "silent"])
 def test_the_fast_form_agrees_with_the_loops(n, T, kind):
     rng = np.random.default_rng([n, T])
@@ -232,14 +232,14 @@ def test_the_fast_form_is_taken_where_it_can_be(monkeypatch):
 
 def test_simulated_paths_have_the_moments(claim):
     rng = np.random.default_rng(5)
-    model, T, N = random_model(rng), 4, 4000
+    model, T, N = random_model(rng), 4, 1500
     x = np.array([kalman.simulate(model, T, rng)[1].ravel() for _ in range(N)])
     _, _, mean, cov, _ = oracle.joint(*parts(model), T)
     sd = np.sqrt(np.diag(cov))
     error = np.sqrt((np.outer(sd, sd) ** 2 + cov**2) / N)
     claim(
         "kalman-linear-gaussian",
-        oracle="mean and covariance of all x, in standard errors, 4000 recordings",
+        oracle="mean and covariance of all x, in standard errors, 1500 recordings",
         kind="law",
         got=np.r_[
             (x.mean(axis=0) - mean) / sd * np.sqrt(N),
@@ -264,7 +264,7 @@ def test_innovations_are_white_where_the_model_is_true():
     assert np.abs(white.T @ white / T - np.eye(2)).max() > 50 * np.sqrt(2 / T)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(problems())
 def test_more_data_never_widen_a_covariance(problem):
     model, x, _ = problem
@@ -324,7 +324,7 @@ def test_steady_state_of_the_seminars_random_walk():
 # ---------------------------------------------------------------- diffuse start
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(seeds, st.integers(1, 3), st.integers(1, 2), st.booleans())
 def test_diffuse_start_is_a_regression(claim, seed, n, D, gap):
     rng = np.random.default_rng(seed)
@@ -438,7 +438,7 @@ def m_step_by_sums(model, x, seen):
     return {"mean": mean[0], "cov": cov[0, 0], "F": F, "Q": Q, "H": H, "R": R}
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(problems())
 def test_m_step_by_sums_over_the_big_gaussian(claim, problem):
     model, x, seen = problem
@@ -471,9 +471,9 @@ def test_m_step_by_sums_over_the_big_gaussian(claim, problem):
 def test_em_never_lowers_the_likelihood(claim, seed, learn):
     rng = np.random.default_rng(seed)
     truth, start = random_model(rng), random_model(rng)
-    x = [kalman.simulate(truth, T, rng)[1] for T in (80, 120)]
+    x = [kalman.simulate(truth, T, rng)[1] for T in (40, 60)]
     seen = [np.arange(len(one)) % 10 != 3 for one in x]
-    found = kalman.em(start, x, n_iter=25, tol=0.0, observed=seen, learn=learn)
+    found = kalman.em(start, x, n_iter=12, tol=0.0, observed=seen, learn=learn)
     claim(
         "kalman-m-F",
         oracle="EM never lowers log p(x)",
@@ -502,7 +502,7 @@ def test_em_beats_the_truth_on_its_data_and_finds_the_eigenvalues():
             rng.normal(size=(3, 2)),
             np.eye(3),
         )
-        x = kalman.simulate(truth, 1500, rng)[1]
+        x = kalman.simulate(truth, 1000, rng)[1]
         start = kalman.replace(
             truth,
             F=0.5 * np.eye(2) + 0.1 * rng.normal(size=(2, 2)),
@@ -510,7 +510,7 @@ def test_em_beats_the_truth_on_its_data_and_finds_the_eigenvalues():
             Q=np.eye(2),
             R=2 * np.eye(3),
         )
-        found = kalman.em(start, [x], n_iter=150, tol=1e-3)
+        found = kalman.em(start, [x], n_iter=80, tol=1e-2)
         assert found.log_evidence[-1] > kalman.smooth(truth, x).log_evidence
         got = np.sort_complex(np.linalg.eigvals(found.model.F))
         errors.append(np.abs(got - np.sort_complex(np.linalg.eigvals(F))).max())
@@ -547,7 +547,7 @@ def as_nonlinear(model):
     )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(problems())
 def test_extended_and_unscented_are_exact_on_linear_models(claim, problem):
     model, x, seen = problem
@@ -570,6 +570,7 @@ def test_extended_and_unscented_are_exact_on_linear_models(claim, problem):
             claim("kalman-unscented", oracle=BATCH, kind="exact", **agree)
 
 
+@settings(max_examples=20)
 @given(seeds, st.integers(1, 4), st.floats(-0.9, 3.0))
 def test_sigma_points_have_the_moments(claim, seed, n, kappa):
     rng = np.random.default_rng(seed)

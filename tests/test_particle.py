@@ -182,7 +182,7 @@ def test_evidence_is_unbiased_and_its_logarithm_is_not(claim, scheme, threshold)
             particle.particle_filter(
                 cloud, x, 10, rng, scheme=scheme, threshold=threshold
             ).log_evidence
-            for _ in range(500)
+            for _ in range(300)
         ]
     )
     want = gaussian_oracle.batch(
@@ -190,13 +190,13 @@ def test_evidence_is_unbiased_and_its_logarithm_is_not(claim, scheme, threshold)
     )[2]
     claim(
         "particle-evidence",
-        oracle="p(x) as one Gaussian, in standard errors, 500 runs of 10 particles",
+        oracle="p(x) as one Gaussian, in standard errors, 300 runs of 10 particles",
         kind="law",
         got=standard_errors(np.exp(log_z - want), 1.0),
         want=0.0,
         atol=5.0,
     )
-    assert standard_errors(log_z, want) < -3  # Jensen: too small on average
+    assert standard_errors(log_z, want) < -2  # Jensen: too small on average
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -220,7 +220,7 @@ def test_bootstrap_filter_finds_the_moments(claim, seed):
 def test_error_falls_as_one_over_root_N():
     model, x, exact = walk(T=20, seed=2)
     cloud = particle.from_nonlinear(as_nonlinear(model))
-    rng, sizes, errors = np.random.default_rng(0), [100, 1000, 10_000], []
+    rng, sizes, errors = np.random.default_rng(0), [100, 800, 6400], []
     for N in sizes:
         runs = [particle.particle_filter(cloud, x, N, rng).mean for _ in range(40)]
         errors.append(np.sqrt(np.mean((np.array(runs) - exact.mean) ** 2)))
@@ -279,17 +279,17 @@ def simulate_growth(rng, T=100):
 def test_growth_model_as_published(claim):
     """Arulampalam et al. 2002, Table II: RMSE 5.54 with 50 particles, resampling always.
 
-    Theirs is a mean over 100 runs, ours over 200; both have standard errors.
+    Theirs is a mean over 100 runs, and so is ours; both have standard errors.
     """
     cloud, mse = particle.from_nonlinear(particle.growth_model()), []
     seen = np.arange(101) > 0
-    for seed in range(200):
+    for seed in range(100):
         rng = np.random.default_rng(seed)
         z, x = simulate_growth(rng)
         run = particle.particle_filter(cloud, x, 50, rng, threshold=1.0, observed=seen)
         mse.append(np.mean((run.mean[1:, 0] - z[1:]) ** 2))
     rmse = np.sqrt(np.mean(mse))
-    error = np.std(mse) / (2 * rmse) * np.sqrt(1 / 200 + 1 / 100)
+    error = np.std(mse) / (2 * rmse) * np.sqrt(2 / 100)
     claim(
         "particle-bootstrap",
         oracle="Arulampalam et al. 2002, Table II: 5.54, in standard errors",
@@ -476,7 +476,7 @@ def test_rao_blackwell_is_unbiased_against_every_sequence(claim):
         return stats.multivariate_normal(np.zeros(T), cov).logpdf(x)
 
     want, share = oracle.switching_evidence(np.tile(SHARES, (T, 1)), log_p)
-    runs = [particle.rao_blackwell_filter(artefacts(), x, 40, rng) for _ in range(400)]
+    runs = [particle.rao_blackwell_filter(artefacts(), x, 40, rng) for _ in range(250)]
     claim(
         "particle-rao-blackwell",
         oracle="sum over all 2**7 sequences of noise levels, in standard errors",
