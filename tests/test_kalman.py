@@ -1,4 +1,4 @@
-"""Kalman filters: one big Gaussian, laws, SciPy, and the published values of the Nile."""
+"""Kalman filters: one big Gaussian, laws, SciPy, the published values of the Nile."""
 
 import inspect
 
@@ -390,7 +390,7 @@ def test_diffuse_start_is_the_limit_of_a_wide_prior():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_m_step_is_a_peak_of_the_expected_log_joint(claim, seed):
-    """Every entry of every parameter: the slope there is zero, by central differences."""
+    """The slope in every entry of every parameter is zero, by central differences."""
     rng = np.random.default_rng(seed)
     model, T = random_model(rng), 12
     x = kalman.simulate(random_model(rng), T, rng)[1]

@@ -1,4 +1,4 @@
-"""Particle filters: against grids, against the Kalman filter, and against every path."""
+"""Particle filters: against grids, the Kalman filter, and every path."""
 
 import inspect
 from dataclasses import replace
@@ -35,7 +35,7 @@ def as_nonlinear(model):
 
 
 def standard_errors(values, want):
-    """How many standard errors the mean over runs (axis 0) lies from what it should be."""
+    """How many standard errors the mean over runs (axis 0) is off."""
     values = np.asarray(values)
     error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
     return (values.mean(axis=0) - want) / error
@@ -174,7 +174,7 @@ def test_no_draw_picks_a_particle_of_weight_zero(scheme, draw):
 @pytest.mark.parametrize("scheme", sorted(particle.SCHEMES))
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 def test_evidence_is_unbiased_and_its_logarithm_is_not(claim, scheme, threshold):
-    model, x, exact = walk()
+    model, x, _ = walk()
     cloud = particle.from_nonlinear(as_nonlinear(model))
     rng = np.random.default_rng(3)
     log_z = np.array(
@@ -277,7 +277,7 @@ def simulate_growth(rng, T=100):
 
 
 def test_growth_model_as_published(claim):
-    """Arulampalam et al. 2002, Table II: RMSE 5.54 with 50 particles, resampling always.
+    """Arulampalam et al. 2002, Table II: RMSE 5.54 of 50 particles, always resampled.
 
     Theirs is a mean over 100 runs, and so is ours; both have standard errors.
     """
@@ -337,7 +337,7 @@ def two_dimensional():
 
 
 def test_optimal_weight_is_the_integral_over_the_new_state(claim):
-    """log p(xₜ | z₍ₜ₋₁₎) = log ∫ p(xₜ | z) p(z | z₍ₜ₋₁₎) dz, one dimension at a time."""
+    """log p(xₜ | z₍ₜ₋₁₎) = log ∫ p(xₜ | z) p(z | z₍ₜ₋₁₎) dz, in one dimension."""
     model = kalman.Nonlinear(
         [0.0], [[1.0]], lambda z, t: np.cos(z), [[0.3]], lambda z, t: 2 * z, [[0.1]]
     )
@@ -403,7 +403,7 @@ def test_guided_filter_agrees_and_wastes_less(claim):
 
 
 def test_backward_simulation_smooths(claim):
-    model, x, exact = walk(T=20, seed=1)
+    model, x, _ = walk(T=20, seed=1)
     cloud = particle.from_nonlinear(as_nonlinear(model))
     rng = np.random.default_rng(2)
     means = []

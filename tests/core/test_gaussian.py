@@ -1,4 +1,4 @@
-"""Gaussian vectors: against SciPy, against Gaussian integrals on a grid, and at the door."""
+"""Gaussian vectors: against SciPy, against integrals, and at the door."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Linear-Gaussian models as one big Gaussian: every z and x in one vector, no recursion.
+"""Linear-Gaussian models as one big Gaussian: every z and x in one vector, no loop.
 
 Shares no code with the package: it may import NumPy, SciPy and the standard library.
 """
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def joint(mean, cov, F, Q, H, R, T):
-    """Mean and covariance of (z₁..z_T, x₁..x_T), from z = M (z₁, noise), x = H z + v."""
+    """Moments of (z₁..z_T, x₁..x_T), from z = M (z₁, noise) and x = H z + v."""
     n, D = len(mean), len(H)
     # z_t = F^(t-1) z_1 + Σ_s F^(t-s) w_s, written out as one block matrix.
     M = np.zeros((T * n, T * n))
@@ -43,7 +43,7 @@ def batch(mean, cov, F, Q, H, R, x, seen=None, last=None):
     miss = x.ravel()[at] - mean_x[at]
     post = mean_z + C @ np.linalg.solve(S, miss)
     left = cov_z - C @ np.linalg.solve(S, C.T)
-    sign, log_det = np.linalg.slogdet(2 * np.pi * S)
+    log_det = np.linalg.slogdet(2 * np.pi * S)[1]
     log_p = -0.5 * (log_det + miss @ np.linalg.solve(S, miss)) if len(at) else 0.0
     return post.reshape(T, n), left.reshape(T, n, T, n).swapaxes(1, 2), float(log_p)
 

@@ -491,8 +491,8 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "covariance of the step before",
-                "That is the bug itself: from step 1 on, each gain is computed from the "
-                "covariance of the step before.",
+                "That is the bug itself: from step 1 on, each gain is computed "
+                "from the covariance of the step before.",
                 _gain_of_the_step_before,
             ),
             Mistake(
