@@ -97,7 +97,7 @@ def multinomial(w: Array, rng: Rng) -> IntArray:
         ValueError: weights that do not sum to one, or no Generator.
     """
     w, rng = check_simplex("w", w, ("N",)), check_rng(rng)
-    return _pick(w, np.sort(rng.random(len(w))))  # eq particle-multinomial
+    return _multinomial(w, rng)
 
 
 def stratified(w: Array, rng: Rng) -> IntArray:
@@ -107,8 +107,7 @@ def stratified(w: Array, rng: Rng) -> IntArray:
         ValueError: weights that do not sum to one, or no Generator.
     """
     w, rng = check_simplex("w", w, ("N",)), check_rng(rng)
-    N = len(w)
-    return _pick(w, (np.arange(N) + rng.random(N)) / N)  # eq particle-stratified
+    return _stratified(w, rng)
 
 
 def systematic(w: Array, rng: Rng) -> IntArray:
@@ -118,6 +117,19 @@ def systematic(w: Array, rng: Rng) -> IntArray:
         ValueError: weights that do not sum to one, or no Generator.
     """
     w, rng = check_simplex("w", w, ("N",)), check_rng(rng)
+    return _systematic(w, rng)
+
+
+def _multinomial(w: Array, rng: Rng) -> IntArray:
+    return _pick(w, np.sort(rng.random(len(w))))  # eq particle-multinomial
+
+
+def _stratified(w: Array, rng: Rng) -> IntArray:
+    N = len(w)
+    return _pick(w, (np.arange(N) + rng.random(N)) / N)  # eq particle-stratified
+
+
+def _systematic(w: Array, rng: Rng) -> IntArray:
     N = len(w)
     return _pick(w, (np.arange(N) + rng.random()) / N)  # eq particle-systematic
 
@@ -135,6 +147,9 @@ def _pick(w: Array, places: Array) -> IntArray:
 
 SCHEMES = {"multinomial": multinomial, "stratified": stratified}
 SCHEMES |= {"systematic": systematic}
+# The same without their checks, for weights that are ours.
+_PICK = {"multinomial": _multinomial, "stratified": _stratified}
+_PICK |= {"systematic": _systematic}
 
 # ------------------------------------------------------------ the model
 
@@ -251,23 +266,24 @@ def particle_filter(
     if not isinstance(scheme, str) or scheme not in SCHEMES:
         raise ValueError(f"scheme is {scheme!r}, wants one of {sorted(SCHEMES)}")
     threshold = check_scalar("threshold", threshold, 0.0, 1.0)
-    pick = SCHEMES[scheme]
+    pick = _PICK[scheme]
     z = np.empty((0, 0))
     uniform = np.full(N, -np.log(N))
-    log_w, w, ancestor = uniform, np.exp(uniform), np.arange(N)
+    log_w, same = uniform, np.arange(N)
+    ancestor = same
     record = _Record(len(x), N, keep)
     for t in range(len(x)):
         z, gained = _advance(model, guide, x[t] if seen[t] else None, z, t, N, rng)
         log_w = log_w + gained
         w, log_p = _weigh(log_w, t)
-        log_w = log_w - log_p
+        log_w -= log_p
         ess = float(1.0 / (w @ w))
         record.note(t, z, w, log_w, ancestor, ess, log_p)
         if t + 1 < len(x) and (ess < threshold * N or threshold == 1.0):
             ancestor, log_w = pick(w, rng), uniform
             z, record.resampled[t] = z[ancestor], True
         else:
-            ancestor = np.arange(N)
+            ancestor = same
     return record.run()
 
 
@@ -308,7 +324,8 @@ def _weigh(log_w: Array, t: int) -> tuple[Array, float]:
             if top == -np.inf
             else f"model gives x[{t}] a log likelihood of {top}, wants less than inf"
         )
-    w = np.exp(log_w - top)
+    w = log_w - top
+    np.exp(w, out=w)
     total = w.sum()
     w /= total
     return w, float(top + np.log(total))
@@ -341,7 +358,7 @@ class _Record:
             self.z = np.empty((self.T if self.keep else 0, self.N, n))
         mean = w @ z
         apart = z - mean
-        self.mean[t], self.cov[t] = mean, (apart * w[:, None]).T @ apart
+        self.mean[t], self.cov[t] = mean, (apart.T * w) @ apart
         self.ess[t], self.log_p[t] = ess, log_p
         if self.keep:
             self.z[t], self.log_w[t], self.ancestor[t] = z, log_w, ancestor
@@ -499,7 +516,7 @@ def rao_blackwell_filter(
         out.mean[t], out.cov[t] = _mixture_moments(w, mean, cov)
         out.u_mean[t], out.ess[t] = w @ np.reshape(u, (N, -1)), 1.0 / (w @ w)
         if out.ess[t] < threshold * N:
-            i, log_w = systematic(w, rng), uniform
+            i, log_w = _systematic(w, rng), uniform
             u, mean, cov = u[i], mean[i], cov[i]
     return out
 
@@ -740,7 +757,7 @@ def _states(name: str, z: Array, N: int) -> Array:
 
 
 def _logs(name: str, log_p: Array, N: int) -> Array:
-    if np.shape(log_p) != (N,) or np.isnan(np.max(log_p)):
+    if np.shape(log_p) != (N,) or np.isnan(np.sum(log_p)):
         check_array(f"what {name} returns", log_p, (N,), allow=(-np.inf,))
     return np.asarray(log_p, dtype=np.float64)
 

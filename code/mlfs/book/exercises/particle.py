@@ -47,7 +47,8 @@ def _systematic_cases(rng: Rng) -> Iterator[Case]:
         yield Case({"w": w, "u": float(rng.random())}, f"{N} particles")
 
 
-WALK = kalman.LinearGaussian([0.0], [[1.0]], [[1.0]], [[0.5]], [[1.0]], [[0.5]])
+ONE = np.eye(1)
+WALK = kalman.LinearGaussian(np.zeros(1), ONE, ONE, 0.5 * ONE, ONE, 0.5 * ONE)
 
 
 def _first(N: int, rng: Rng) -> Array:
@@ -395,7 +396,8 @@ def _no_minus(counts: Array, z: Array, dt: float, peak: float, width: float) -> 
 def _no_factorial(
     counts: Array, z: Array, dt: float, peak: float, width: float
 ) -> Array:
-    return log_spikes(counts, z, dt, peak, width) + gammaln(counts + 1.0).sum()
+    constant: Array = gammaln(counts + 1.0).sum()
+    return log_spikes(counts, z, dt, peak, width) + constant
 
 
 def _in_the_middle(spikes: Array, centre: Array, earlier: Array, rng: Rng) -> Array:
