@@ -145,10 +145,11 @@ def exact(x: Array) -> Array:
 def our_bootstrap(x: Array) -> Array:
     """Filtered means by our particles, resampled below N / 2."""
     rng, sd = np.random.default_rng(1), np.sqrt(0.3)
+    log_root = 0.5 * np.log(np.pi)
     model = particle.StateSpace(
         lambda N, rng: rng.standard_normal((N, 1)),
         lambda z, t, rng: 0.95 * z + sd * rng.standard_normal(z.shape),
-        lambda x, z, t: -((x[0] - z[:, 0]) ** 2) - 0.5 * np.log(np.pi),
+        lambda x, z, t: -((x[0] - z[:, 0]) ** 2) - log_root,
     )
     return particle.particle_filter(model, x, N, rng).mean[:, 0]
 

@@ -50,7 +50,7 @@ def problems(draw):
 # ---------------------------------------------------------------- exact
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(problems())
 def test_filter_is_the_big_gaussian(claim, problem):
     model, x, seen = problem
@@ -92,7 +92,7 @@ def test_filter_is_the_big_gaussian(claim, problem):
     )
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(problems())
 def test_one_step_at_a_time(claim, problem):
     """The public steps, which the page shows, chained by hand."""
@@ -133,7 +133,7 @@ def test_one_step_at_a_time(claim, problem):
         )
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(problems())
 def test_smoother_is_the_big_gaussian(claim, problem):
     model, x, seen = problem
@@ -161,7 +161,7 @@ def test_smoother_is_the_big_gaussian(claim, problem):
         )
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(problems())
 def test_square_roots_are_the_big_gaussian(claim, problem):
     model, x, seen = problem
@@ -264,7 +264,7 @@ def test_innovations_are_white_where_the_model_is_true():
     assert np.abs(white.T @ white / T - np.eye(2)).max() > 50 * np.sqrt(2 / T)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(problems())
 def test_more_data_never_widen_a_covariance(problem):
     model, x, _ = problem
@@ -438,7 +438,7 @@ def m_step_by_sums(model, x, seen):
     return {"mean": mean[0], "cov": cov[0, 0], "F": F, "Q": Q, "H": H, "R": R}
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(problems())
 def test_m_step_by_sums_over_the_big_gaussian(claim, problem):
     model, x, seen = problem
@@ -547,7 +547,7 @@ def as_nonlinear(model):
     )
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(problems())
 def test_extended_and_unscented_are_exact_on_linear_models(claim, problem):
     model, x, seen = problem

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite, isnan
 from typing import Any
 
 import numpy as np
@@ -139,10 +140,9 @@ def _pick(w: Array, places: Array) -> IntArray:
     edges = w.cumsum()
     edges /= edges[-1]  # exactly 1, which no place reaches
     out: IntArray = np.searchsorted(edges, places, side="right")
-    # (N − 1 + u) / N rounds to 1 when u is the largest number below 1
-    last = len(w) - 1 - int(np.argmax(w[::-1] > 0))
-    kept: IntArray = np.minimum(out, last)
-    return kept
+    if places[-1] >= 1.0:  # (N − 1 + u) / N rounds to 1 when u is just below 1
+        out[-1] = np.flatnonzero(w)[-1]
+    return out
 
 
 SCHEMES = {"multinomial": multinomial, "stratified": stratified}
@@ -281,7 +281,7 @@ def particle_filter(
         record.note(t, z, w, log_w, ancestor, ess, log_p)
         if t + 1 < len(x) and (ess < threshold * N or threshold == 1.0):
             ancestor, log_w = pick(w, rng), uniform
-            z, record.resampled[t] = z[ancestor], True
+            z, record.resampled[t] = z.take(ancestor, axis=0), True
         else:
             ancestor = same
     return record.run()
@@ -317,7 +317,7 @@ def _advance(
 def _weigh(log_w: Array, t: int) -> tuple[Array, float]:
     """`normalise` without its checks: the sum shows whether all is well."""
     top = log_w.max()
-    if not np.isfinite(top):
+    if not isfinite(top):
         raise ValueError(
             f"x[{t}] cannot be explained by any particle, the model wants to give "
             "some of them a likelihood above zero: more particles, or wider noise"
@@ -751,15 +751,16 @@ def _check_history(history: History) -> History:
 
 def _states(name: str, z: Array, N: int) -> Array:
     """Particles as a model's function returned them, if they are fit for use."""
-    if type(z) is np.ndarray and z.ndim == 2 and len(z) == N and np.isfinite(z.sum()):
+    if type(z) is np.ndarray and z.ndim == 2 and len(z) == N and isfinite(z.sum()):
         return z
     return check_array(f"what {name} returns", z, (N, "n"))
 
 
 def _logs(name: str, log_p: Array, N: int) -> Array:
-    if np.shape(log_p) != (N,) or np.isnan(np.sum(log_p)):
-        check_array(f"what {name} returns", log_p, (N,), allow=(-np.inf,))
-    return np.asarray(log_p, dtype=np.float64)
+    out = check_real(f"what {name} returns", log_p)
+    if out.shape != (N,) or isnan(out.sum()):
+        check_array(f"what {name} returns", out, (N,), allow=(-np.inf,))
+    return out
 
 
 def _check_parts(parts: Any, n: int, D: int) -> tuple[Array, Array, Array, Array]:
