@@ -21,6 +21,7 @@ SUITES = {
     "glm": "Generalized linear models",
     "hmm": "Hidden Markov models",
     "autodiff": "Automatic differentiation",
+    "kalman": "Kalman and particle filters",
 }
 
 

@@ -42,6 +42,9 @@ ENGINE_ROOM = {"mlfs.core.tape", "mlfs.core.rules", "mlfs.core.kernels"}
 # which every public function must stand.
 TABLES = {
     "mlfs.autodiff": "test_bad_input_autodiff",
+    "mlfs.core.gaussian": "core/test_gaussian",
+    "mlfs.kalman": "test_kalman",
+    "mlfs.particle": "test_particle",
     "mlfs.core.nn": "test_nn",
     "mlfs.core.optim": "test_optim",
     "mlfs.core.tree": "test_tree",

@@ -30,6 +30,10 @@ NITIME = (
     "nitime==0.12.1",
     "19442111829b94fa9aa9849bdfb6aa92bc5467ba74194b18450728e432086882",
 )
+RATINABOX = (
+    "ratinabox==1.15.3",
+    "5aca9cff82d0391a5f0022d7e3e39a3f610e4b4f6d98b2d347b29b3fbd3cfea4",
+)
 DIGITS = (
     "scikit-learn",
     "sklearn/datasets/data/digits.csv.gz",
@@ -86,6 +90,20 @@ def rat_choices() -> None:
     )
 
 
+def rat_path() -> None:
+    """A rat's position every 50 ms, in millimetres, by linear interpolation."""
+    raw = io.BytesIO(fetch(*RATINABOX).read("ratinabox/data/sargolini.npz"))
+    with np.load(raw, allow_pickle=False) as track:
+        t, metres = track["t"], track["pos"]
+    time = np.arange(100, 1000 * t[-1] + 0.5, 50)  # the first sample is at 100 ms
+    place = [np.interp(time, 1000 * t, 1000 * metres[:, i]) for i in (0, 1)]
+    np.savez_compressed(
+        DATA / "rat_path.npz",
+        time=time.astype(np.int32),
+        position=np.stack(place, axis=1).round().astype(np.int16),
+    )
+
+
 def digits() -> None:
     """Pixels (1797, 64) and label (1797,) of the handwritten digits."""
     rows = gzip.decompress(installed(*DIGITS)).decode("ascii").splitlines()
@@ -113,4 +131,5 @@ def grasshopper() -> None:
 if __name__ == "__main__":
     rat_choices()
     grasshopper()
+    rat_path()
     digits()

@@ -102,6 +102,26 @@ def test_rat_choices():
     assert correct == pytest.approx(0.6445)  # the source's own column says so
 
 
+def test_nile():
+    nile = data.load("nile")
+    assert list(nile) == ["year", "volume"]
+    np.testing.assert_array_equal(nile["year"], np.arange(1871, 1971))
+    assert nile["volume"].sum() == 91935
+    assert nile["volume"][[0, 42, -1]].tolist() == [1120, 456, 740]
+
+
+def test_rat_path():
+    path = data.load("rat_path")
+    assert list(path) == ["time", "position"]
+    assert path["position"].shape == (11993, 2)
+    assert path["time"][[0, -1]].tolist() == [100, 599_700]
+    assert set(np.diff(path["time"])) == {50}  # ms
+    assert 0 < path["position"].min() and path["position"].max() < 1000  # the box, mm
+    # a rat, no teleporter: at most 0.9 m/s
+    step = np.linalg.norm(np.diff(path["position"], axis=0), axis=1)
+    assert step.max() <= 0.9 * 50 + 1
+
+
 @pytest.mark.parametrize("name", sorted(data.SETS))
 def test_arrays_are_integers_and_the_callers_own(name):
     first = data.load(name)
@@ -113,7 +133,8 @@ def test_arrays_are_integers_and_the_callers_own(name):
 
 @pytest.mark.parametrize("name", ["quakes", "earthquakes.csv", "../DATA.md", ""])
 def test_unknown_set_is_refused(name):
-    message = r"wants one of \['digits', 'earthquakes', 'grasshopper', 'rat_choices'\]"
+    names = ['digits', 'earthquakes', 'grasshopper', 'nile', 'rat_choices', 'rat_path']
+    message = r"wants one of " + re.escape(str(names))
     with pytest.raises(ValueError, match=message):
         data.load(name)
 

@@ -16,7 +16,9 @@ SETS = {
     "digits": "digits.npz",
     "earthquakes": "earthquakes.csv",
     "grasshopper": "grasshopper.npz",
+    "nile": "nile.csv",
     "rat_choices": "rat_choices.npz",
+    "rat_path": "rat_path.npz",
 }
 
 
@@ -28,8 +30,10 @@ def load(name: str) -> dict[str, IntArray]:
     - earthquakes: `year`, `count`; 107 years of major earthquakes in the world.
     - grasshopper: `level`, of a sound in hundredths of a decibel above its softest, and
       `spikes` of an auditory receptor neuron; 10 000 bins of 1 ms.
+    - nile: `year`, `volume` in 10^8 m³; 100 years of the river's flow at Aswan.
     - rat_choices: `answer`, `choice` (0 left, 1 right), `session`; 20 000 trials of one
       rat in 80 sessions.
+    - rat_path: `time` in ms, `position` (11993, 2) in mm; a rat in a box, every 50 ms.
 
     Raises:
         ValueError: there is no set of that name; the message lists those there are.
