@@ -52,7 +52,7 @@ from mlfs.core.numerics import (
     logsumexp,
 )
 
-# Inputs and parameters between 1e-50 and 1e50: squares and products of them stay finite.
+# Parameters lie between 1e-50 and 1e50: squares and products of them stay finite.
 LARGE = 1e50
 SMALL = 1e-50
 LOG_TWO_PI = float(np.log(2.0 * np.pi))
@@ -96,7 +96,7 @@ class Kernel(ABC):
         """Σᵢⱼ G[i, j] ∂k(xᵢ, zⱼ) / ∂ log parameter, for each parameter."""
         return np.array([np.vdot(G, dK) for dK in self._derivatives(X, Z)])
 
-    def _check_inputs(self, D: int) -> None:
+    def _check_inputs(self, D: int) -> None:  # noqa: B027  (most take any number)
         """Refuse points of D inputs where the kernel was made for another number."""
 
     def replace(self, log_parameters: Array) -> Self:
@@ -106,7 +106,9 @@ class Kernel(ABC):
             ValueError: not (P,), or a parameter outside 1e-50 to 1e50.
         """
         P, bound = len(self.log_parameters), float(np.log(LARGE))
-        logs = check_array("log_parameters", log_parameters, (P,), low=-bound, high=bound)
+        logs = check_array(
+            "log_parameters", log_parameters, (P,), low=-bound, high=bound
+        )
         return self._replaced(np.clip(np.exp(logs), SMALL, LARGE))  # exp may round out
 
     def __call__(self, X: Array, Z: Array | None = None) -> Array:
@@ -140,10 +142,10 @@ class Kernel(ABC):
         return _finite(np.stack(self._derivatives(X, X)))
 
     def __add__(self, other: Kernel) -> Sum:
-        return Sum(self, check_type("other", other, Kernel))
+        return Sum(self, _check_kernel("other", other))
 
     def __mul__(self, other: Kernel) -> Product:
-        return Product(self, check_type("other", other, Kernel))
+        return Product(self, _check_kernel("other", other))
 
 
 class _Stationary(Kernel):
@@ -182,7 +184,8 @@ class _Stationary(Kernel):
     @property
     def log_parameters(self) -> Array:
         """Logs of the scale and of the lengths."""
-        return np.log(np.r_[self.scale, self.length])
+        out: Array = np.log(np.r_[self.scale, self.length])
+        return out
 
     def _replaced(self, parameters: Array) -> Self:
         scale, *length = parameters
@@ -473,8 +476,8 @@ class _Pair(Kernel):
     right: Kernel
 
     def _check(self) -> None:
-        check_type("left", self.left, Kernel)
-        check_type("right", self.right, Kernel)
+        _check_kernel("left", self.left)
+        _check_kernel("right", self.right)
 
     def _check_inputs(self, D: int) -> None:
         self.left._check_inputs(D)
@@ -834,12 +837,13 @@ def _climb(
     def downhill(theta: Array) -> tuple[float, Array]:
         try:
             log_p, gradient = at(theta)
-        except ValueError:  # no factor there: the line search steps back from a wall
-            return 1e25, np.zeros_like(theta)
+        except ValueError:  # no factor there: a wall, no higher than to step back from
+            return 1.0 - min(values.values(), default=0.0), np.zeros_like(theta)
         values[theta.tobytes()] = log_p
         return -log_p, -gradient
 
     history = [at(start)[0]]
+    values[start.tobytes()] = history[0]
     reach = np.log(1e8)
     found = minimize(
         downhill,
@@ -853,7 +857,7 @@ def _climb(
     return np.asarray(found.x), np.array(history), bool(found.status == 0)
 
 
-# ------------------------------------------------------------ likelihoods that are not Gaussian
+# ------------------------------------------------------------ other likelihoods
 
 
 class Likelihood(ABC):
@@ -871,7 +875,7 @@ class Likelihood(ABC):
 
     @abstractmethod
     def log_p(self, y: Array, f: Array) -> Array:
-        """log p(y | f), entry by entry."""
+        """log p(y | f), entry by entry; f has the shape of y, or rows like it."""
 
     @abstractmethod
     def slopes(self, y: Array, f: Array) -> tuple[Array, Array, Array]:
@@ -895,19 +899,35 @@ class Logistic(Likelihood):
         return _check_labels(y)
 
     def log_p(self, y: Array, f: Array) -> Array:
-        """−log(1 + exp(∓f))."""
+        """−log(1 + exp(∓f)).
+
+        Raises:
+            ValueError: y is no label, or f does not fit it.
+        """
+        y = self.check(y)
+        f = _check_f(y, f)
         out: Array = -np.logaddexp(0.0, (1 - 2 * y) * f)  # eq gp-logistic
         return out
 
     def slopes(self, y: Array, f: Array) -> tuple[Array, Array, Array]:
-        """y − p, p (1 − p), −p (1 − p) (1 − 2 p)."""
+        """y − p, p (1 − p), −p (1 − p) (1 − 2 p).
+
+        Raises:
+            ValueError: as `log_p`.
+        """
+        y = self.check(y)
+        f = _check_f(y, f)
         p = expit(f)
         w = p * expit(-f)
         return y - p, w, -w * (1 - 2 * p)
 
     def expected(self, mean: Array, var: Array) -> Array:
-        """The probability of a 1, averaged over f by quadrature."""
-        return _averaged(expit, mean, var)
+        """The probability of a 1, averaged over f by quadrature.
+
+        Raises:
+            ValueError: a malformed argument.
+        """
+        return _averaged_logistic(*_check_moments(mean, var))
 
 
 @dataclass(frozen=True, slots=True)
@@ -923,19 +943,36 @@ class Probit(Likelihood):
         return _check_labels(y)
 
     def log_p(self, y: Array, f: Array) -> Array:
-        """log Φ(±f)."""
+        """log Φ(±f).
+
+        Raises:
+            ValueError: y is no label, or f does not fit it.
+        """
+        y = self.check(y)
+        f = _check_f(y, f)
         out: Array = log_ndtr((2 * y - 1) * f)  # eq gp-probit
         return out
 
     def slopes(self, y: Array, f: Array) -> tuple[Array, Array, Array]:
-        """With u = ±f and r = N(u) / Φ(u): ±r, r (r + u), ±r ((2r + u)(r + u) − 1)."""
+        """With u = ±f and r = N(u) / Φ(u): ±r, r (r + u), ±r ((2r + u)(r + u) − 1).
+
+        Raises:
+            ValueError: as `log_p`.
+        """
+        y = self.check(y)
+        f = _check_f(y, f)
         sign = 2 * y - 1
         u = sign * f
         r = np.exp(-0.5 * u**2 - 0.5 * LOG_TWO_PI - log_ndtr(u))
         return sign * r, r * (r + u), sign * r * ((2 * r + u) * (r + u) - 1)
 
     def expected(self, mean: Array, var: Array) -> Array:
-        """The probability of a 1: Φ(mean / √(1 + var))."""
+        """The probability of a 1: Φ(mean / √(1 + var)).
+
+        Raises:
+            ValueError: a malformed argument.
+        """
+        mean, var = _check_moments(mean, var)
         out: Array = ndtr(mean / np.sqrt(1 + var))
         return out
 
@@ -969,19 +1006,44 @@ class Poisson(Likelihood):
         return check_counts("y", y, n).astype(float)
 
     def log_p(self, y: Array, f: Array) -> Array:
-        """y log(mean) − mean − log y!."""
-        log_mean = f + np.log(self.exposure)
-        out: Array = y * log_mean - np.exp(log_mean) - gammaln(y + 1)  # eq gp-poisson
+        """y log(mean) − mean − log y!; −inf where the mean overflows.
+
+        Raises:
+            ValueError: y is no count, or f does not fit it.
+        """
+        y = self.check(y)
+        log_mean = _check_f(y, f) + np.log(self.exposure)
+        with np.errstate(over="ignore"):
+            rare = y * log_mean - np.exp(log_mean)
+        out: Array = rare - gammaln(y + 1)  # eq gp-poisson
         return out
 
     def slopes(self, y: Array, f: Array) -> tuple[Array, Array, Array]:
-        """y − mean, mean, −mean."""
+        """y − mean, mean, −mean.
+
+        Raises:
+            ValueError: as `log_p`, or a mean that overflows.
+        """
+        y = self.check(y)
+        f = _check_f(y, f)
+        if (f > 500).any():
+            raise ValueError(f"f is {f.max():g}, wants at most 500: its exp overflows")
         mean = self.exposure * np.exp(f)
         return y - mean, mean, -mean
 
     def expected(self, mean: Array, var: Array) -> Array:
-        """The mean rate, exp(mean + var / 2), for an exposure of one."""
-        out: Array = np.exp(mean + 0.5 * var)
+        """The mean rate, exp(mean + var / 2), for an exposure of one.
+
+        Raises:
+            ValueError: a malformed argument, or a rate that overflows.
+        """
+        mean, var = _check_moments(mean, var)
+        log_rate = mean + 0.5 * var
+        if (log_rate > 500).any():
+            raise ValueError(
+                f"var makes a log rate of {log_rate.max():g}, wants at most 500"
+            )
+        out: Array = np.exp(log_rate)
         return out
 
 
@@ -1042,7 +1104,7 @@ def _newton(K: Array, root: Array, b: Array) -> Array:
 def _uphill(
     K: Array, likelihood: Likelihood, y: Array, old: Array, f: Array, target: Array
 ) -> tuple[Array, Array]:
-    """The first of the full, half, quarter … steps that does not lower the objective."""
+    """The first of the full, half, quarter … steps that does not go downhill."""
     step, f_target = 1.0, K @ target
     best = _log_joint(likelihood, y, old, f)
     for _ in range(60):
@@ -1076,9 +1138,7 @@ def _at_mode(
     var = _not_below_zero(np.diag(K) - (v**2).sum(axis=0))
     half_log_det = float(np.log(np.diag(L)).sum())
     log_p = _log_joint(likelihood, y, weight, f) - half_log_det  # eq gp-laplace
-    return Latent(
-        kernel, likelihood, X.copy(), f, var, weight, root, L, log_p, n_iter
-    )
+    return Latent(kernel, likelihood, X.copy(), f, var, weight, root, L, log_p, n_iter)
 
 
 def laplace_value_and_gradient(
@@ -1195,31 +1255,57 @@ def tilted(
 ) -> tuple[Array, Array, Array]:
     """log Z, mean and variance of p(y | f) Normal(f; mean, var), each (n,).
 
-    By quadrature with 64 nodes, centred on the mode of each product.
+    By Gauss-Legendre quadrature on both sides of the mode of each product.
 
     Raises:
         ValueError: a malformed argument.
     """
-    likelihood = check_type("likelihood", likelihood, Likelihood)
+    likelihood = _check_likelihood(likelihood)
     y = likelihood.check(y)
     mean = _check_values("mean", mean, (len(y),))
     var = check_array("var", var, (len(y),), low=SMALL, high=LARGE)
+
+    def log_joint(f: Array) -> Array:
+        return likelihood.log_p(y, f) + _log_normal(f, mean, var)
+
+    f, width = _tilted_mode(likelihood, y, mean, var)
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    points, log_mass = [], []
+    for side in (-1.0, 1.0):
+        reach = side * _reach(log_joint, f, side * width)
+        points.append(f + side * reach * (nodes[:, None] + 1) / 2)  # (64, n)
+        log_mass.append(log_joint(points[-1]) + np.log(weights[:, None] * reach / 2))
+    g, logs = np.concatenate(points), np.concatenate(log_mass)
+    log_z = logsumexp(logs, axis=0)  # eq gp-tilted
+    share = np.exp(logs - log_z)
+    centre = (share * g).sum(axis=0)
+    return log_z, centre, (share * (g - centre) ** 2).sum(axis=0)
+
+
+def _tilted_mode(
+    likelihood: Likelihood, y: Array, mean: Array, var: Array
+) -> tuple[Array, Array]:
+    """Mode of p(y | f) Normal(f; mean, var), and the standard deviation it suggests."""
     f = mean.copy()
     for _ in range(200):
         d1, w, _ = likelihood.slopes(y, f)
         step = (d1 - (f - mean) / var) / (w + 1 / var)
-        f += np.clip(step, -2.0, 2.0)  # where exp would run away
+        f += np.clip(step, -2.0, 2.0)  # a full step may run away where exp grows
         if np.abs(step).max() < 1e-10:
             break
-    width = 1 / np.sqrt(likelihood.slopes(y, f)[1] + 1 / var)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
-    g = f + nodes[:, None] * width  # (64, n)
-    log_joint = likelihood.log_p(y, g) + _log_normal(g, mean, var)
-    log_mass = log_joint + (0.5 * nodes**2 + np.log(weights))[:, None] + np.log(width)
-    log_z = logsumexp(log_mass, axis=0)  # eq gp-tilted
-    share = np.exp(log_mass - log_z)
-    centre = (share * g).sum(axis=0)
-    return log_z, centre, (share * (g - centre) ** 2).sum(axis=0)
+    return f, 1 / np.sqrt(likelihood.slopes(y, f)[1] + 1 / var)
+
+
+def _reach(log_joint: Callable[[Array], Array], f: Array, step: Array) -> Array:
+    """`step` doubled until the density at f + step is e⁻⁴⁰ of that at f."""
+    top = log_joint(f)
+    for _ in range(60):
+        with np.errstate(over="ignore"):  # exp(f) may be inf there: far enough
+            short = log_joint(f + step) > top - 40.0
+        if not short.any():
+            break
+        step = np.where(short, 2 * step, step)
+    return step
 
 
 def _ep_evidence(
@@ -1329,7 +1415,9 @@ def predict_sparse(model: Sparse, Z: Array) -> tuple[Array, Array]:
     v = _solve_lower(model.L, model.kernel._matrix(model.Z, Z))
     u = _solve_lower(model.L_B, v)
     var = (u**2).sum(axis=0)
-    if model.method != "sor":  # what the inducing points cannot tell stays as in the prior
+    if (
+        model.method != "sor"
+    ):  # what the inducing points cannot tell stays as in the prior
         var = var + model.kernel._diag(Z) - (v**2).sum(axis=0)  # eq gp-sparse-predict
     return u.T @ model.c, _not_below_zero(var)
 
@@ -1342,7 +1430,7 @@ def pivots(kernel: Kernel, X: Array, m: int) -> IntArray:
     Raises:
         ValueError: a malformed argument, or fewer than m points that tell anything new.
     """
-    kernel = check_type("kernel", kernel, Kernel)
+    kernel = _check_kernel("kernel", kernel)
     X = _check_points(kernel, "X", X)
     m = check_whole("m", m, 1)
     if m > len(X):
@@ -1360,7 +1448,7 @@ def pivots(kernel: Kernel, X: Array, m: int) -> IntArray:
     return chosen
 
 
-# ------------------------------------------------------------ Matérn kernels in linear time
+# ------------------------------------------------------------ linear time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -1372,9 +1460,7 @@ class Smoothed:
     var: Array
 
 
-def state_space(
-    kernel: Matern, gap: Array
-) -> tuple[Array, Array, Array]:
+def state_space(kernel: Matern, gap: Array) -> tuple[Array, Array, Array]:
     """Step matrices A and noise covariances Q over each gap, (n, s, s), and P (s, s).
 
     The state holds f and its derivatives, each in units of its natural rate; P is its
@@ -1392,7 +1478,9 @@ def state_space(
     N[-1] -= {1: [1.0], 2: [1.0, 2.0], 3: [1.0, 3.0, 3.0]}[s]
     u = np.minimum(rate * gap, 1000.0)[:, None, None]  # by then all is forgotten
     A = np.exp(-u) * (np.eye(s) + u * N + 0.5 * u**2 * (N @ N))  # eq gp-step
-    P = {1: [[1.0]], 2: np.eye(2), 3: [[1, 0, -1 / 3], [0, 1 / 3, 0], [-1 / 3, 0, 1]]}[s]
+    P = {1: [[1.0]], 2: np.eye(2), 3: [[1, 0, -1 / 3], [0, 1 / 3, 0], [-1 / 3, 0, 1]]}[
+        s
+    ]
     P = kernel.scale**2 * np.asarray(P, dtype=float)
     Q = P - A @ P @ A.swapaxes(1, 2)  # eq gp-step-noise
     return A, (Q + Q.swapaxes(1, 2)) / 2, P
@@ -1407,7 +1495,7 @@ def smooth(
     Cost O((n + m) s³) after sorting.
 
     Raises:
-        ValueError: a malformed argument, or `kernel` is no Matern kernel with one length.
+        ValueError: a malformed argument, or `kernel` is no Matern with one length.
     """
     kernel, noise = _check_matern(kernel), _check_parameter("noise", noise)
     t = check_array("t", t, ("n",), low=-LARGE, high=LARGE)
@@ -1516,11 +1604,19 @@ def _log_normal(x: Array, mean: Array, var: Array) -> Array:
     return out
 
 
-def _averaged(g: Callable[[Array], Array], mean: Array, var: Array) -> Array:
-    """The mean of g(f) where f is Normal(mean, var), by quadrature."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
-    values = g(mean[..., None] + np.sqrt(var)[..., None] * nodes)
-    out: Array = values @ weights / weights.sum()
+def _averaged_logistic(mean: Array, var: Array) -> Array:
+    """The mean of 1 / (1 + exp(−f)) where f is Normal(mean, var), by quadrature.
+
+    Two panels meet where f is zero, for there the function bends.
+    """
+    sd = np.sqrt(var)
+    bend = np.clip(np.divide(-mean, sd, out=np.zeros_like(sd), where=sd > 0), -9, 9)
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    out = np.zeros_like(mean)
+    for low, high in ((-9.0, bend), (bend, 9.0)):  # in standard deviations
+        u = low + (high - low) * (nodes[:, None] + 1) / 2
+        density = np.exp(-0.5 * (u**2 + LOG_TWO_PI))
+        out += (high - low) / 2 * (weights @ (density * expit(mean + sd * u)))
     return out
 
 
@@ -1536,6 +1632,41 @@ def _set(it: Any, name: str, value: Any) -> None:
 # ------------------------------------------------------------ checks at the door
 
 
+def _check_kernel(name: str, it: Any) -> Kernel:
+    if not isinstance(it, Kernel):
+        raise ValueError(
+            f"{name} is {_brief(it)}, wants a kernel, as Matern(1, 1, 1.5)"
+        )
+    return it
+
+
+def _check_likelihood(it: Any) -> Likelihood:
+    if not isinstance(it, Likelihood):
+        raise ValueError(f"likelihood is {_brief(it)}, wants Logistic() or so")
+    return it
+
+
+def _brief(it: object) -> str:
+    text = " ".join(repr(it).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _check_f(y: Array, f: Any) -> Array:
+    """f with a last axis as long as y."""
+    f = check_real("f", f)
+    if f.ndim == 0 or f.shape[-1] != len(y) or not np.isfinite(f).all():
+        raise ValueError(
+            f"f has shape {f.shape}, wants finite numbers, {len(y)} of them as in y"
+        )
+    return f
+
+
+def _check_moments(mean: Any, var: Any) -> tuple[Array, Array]:
+    mean = _check_values("mean", mean, ("n",))
+    high = LARGE * LARGE
+    return mean, check_array("var", var, mean.shape, low=0.0, high=high)
+
+
 def _check_parameter(name: str, value: Any) -> float:
     return check_scalar(name, value, SMALL, LARGE)
 
@@ -1549,9 +1680,7 @@ def _check_values(name: str, y: Any, shape: tuple[int | str, ...]) -> Array:
 
 
 def _check_points(kernel: Kernel, name: str, X: Any, D: int | None = None) -> Array:
-    X = check_array(
-        name, X, ("n", "D" if D is None else D), low=-LARGE, high=LARGE
-    )
+    X = check_array(name, X, ("n", "D" if D is None else D), low=-LARGE, high=LARGE)
     kernel._check_inputs(X.shape[1])
     return X
 
@@ -1559,7 +1688,7 @@ def _check_points(kernel: Kernel, name: str, X: Any, D: int | None = None) -> Ar
 def _check_data(
     kernel: Any, noise: Any, X: Any, y: Any
 ) -> tuple[Kernel, float, Array, Array]:
-    kernel = check_type("kernel", kernel, Kernel)
+    kernel = _check_kernel("kernel", kernel)
     noise = _check_parameter("noise", noise)
     X = _check_points(kernel, "X", X)
     return kernel, noise, X, _check_values("y", y, (len(X),))
@@ -1568,8 +1697,8 @@ def _check_data(
 def _check_latent(
     kernel: Any, likelihood: Any, X: Any, y: Any
 ) -> tuple[Kernel, Likelihood, Array, Array]:
-    kernel = check_type("kernel", kernel, Kernel)
-    likelihood = check_type("likelihood", likelihood, Likelihood)
+    kernel = _check_kernel("kernel", kernel)
+    likelihood = _check_likelihood(likelihood)
     X = _check_points(kernel, "X", X)
     y = likelihood.check(y)
     if len(y) != len(X):
@@ -1590,7 +1719,9 @@ def _check_labels(y: Any) -> Array:
 
 
 def _check_matern(kernel: Any) -> Matern:
-    kernel = check_type("kernel", kernel, Matern)
+    kernel = _check_kernel("kernel", kernel)
+    if not isinstance(kernel, Matern):
+        raise ValueError(f"kernel is {kernel!r}, wants an object of Matern")
     if kernel.length.size != 1:
         raise ValueError(f"kernel has {kernel.length.size} lengths, wants one: time")
     return kernel
