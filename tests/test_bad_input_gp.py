@@ -25,6 +25,7 @@ LABELS = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
 LOGIT = gp.Logistic()
 MODEL = gp.condition(K, 0.3, X, Y)
 LATENT = gp.laplace(K, LOGIT, X, LABELS)
+Z = X[:3].copy()
 SPARSE = gp.condition_sparse(K, 0.3, X, Y, X[:3], "vfe")
 
 
@@ -35,21 +36,21 @@ def no_kernel(call, name="kernel"):
 
 def no_positive(call, name):
     for it in (0.0, -1.0, NAN, INF, 1e60, None, "1", 1j, [1.0], True):
-        yield (lambda it=it: call(it)), rf"^{name} .*wants"
+        yield (lambda it=it: call(it)), rf"^{name}\b.*wants"
 
 
 def no_points(call, name="X"):
     bad = X.copy()
     bad[-1, -1] = NAN
     for it in (bad, X[0], X[None], X[:0], 1.0, None, "abc", X * 1e60, X + 1j, [X, 1]):
-        yield (lambda it=it: call(it)), rf"^{name} .*wants"
+        yield (lambda it=it: call(it)), rf"^{name}\b.*wants"
 
 
 def no_values(call, name="y"):
     bad = Y.copy()
     bad[0] = INF
     for it in (bad, Y[:, None], Y[:0], 1.0, None, "abc", Y * 1e60, Y + 1j):
-        yield (lambda it=it: call(it)), rf"^{name} .*wants"
+        yield (lambda it=it: call(it)), rf"^{name}\b.*wants"
 
 
 def of_data(call):
@@ -132,7 +133,7 @@ def no_rng(call):
 REFUSALS = {
     "Kernel": [
         *no_points(lambda X: K(X)),
-        *no_points(lambda Z: K(X, Z), "Z"),
+        *no_points(lambda Z: K(X, 1.0 if Z is None else Z), "Z"),
         *no_points(K.diag),
         *no_points(K.derivatives),
         *no_kernel(lambda k: K + k, "other"),
@@ -278,7 +279,7 @@ REFUSALS = {
         (lambda: gp.predict_outcome(MODEL, X), "^model is .*wants an object of Latent"),
     ],
     "condition_sparse": [
-        *of_data(lambda k, s, X, y: gp.condition_sparse(k, s, X, y, X[:3], "fitc")),
+        *of_data(lambda k, s, X, y: gp.condition_sparse(k, s, X, y, Z, "fitc")),
         *no_points(lambda Z: gp.condition_sparse(K, 0.3, X, Y, Z, "sor"), "Z"),
         (
             lambda: gp.condition_sparse(K, 0.3, X, Y, X[:3], "dtc"),

@@ -120,7 +120,7 @@ class Kernel(ABC):
         """
         X = _check_points(self, "X", X)
         Z = X if Z is None else _check_points(self, "Z", Z, X.shape[1])
-        return _finite(self._matrix(X, Z))
+        return _covariance(self, X, Z)
 
     def diag(self, X: Array) -> Array:
         """The variances k(xᵢ, xᵢ), shape (n,), without the matrix.
@@ -128,7 +128,7 @@ class Kernel(ABC):
         Raises:
             ValueError: as a call.
         """
-        return _finite(self._diag(_check_points(self, "X", X)))
+        return _variance(self, _check_points(self, "X", X))
 
     def derivatives(self, X: Array) -> Array:
         """∂K / ∂ log parameter for each of the P parameters, (P, n, n).
@@ -139,7 +139,8 @@ class Kernel(ABC):
             ValueError: as a call.
         """
         X = _check_points(self, "X", X)
-        return _finite(np.stack(self._derivatives(X, X)))
+        with np.errstate(over="ignore", invalid="ignore"):  # refused by _finite
+            return _finite(np.stack(self._derivatives(X, X)))
 
     def __add__(self, other: Kernel) -> Sum:
         return Sum(self, _check_kernel("other", other))
@@ -608,7 +609,7 @@ def condition(
         ValueError: a malformed argument, or a matrix that is not positive definite.
     """
     kernel, noise, X, y = _check_data(kernel, noise, X, y)
-    K = _finite(kernel._matrix(X, X))
+    K = _covariance(kernel, X, X)
     K[np.diag_indices_from(K)] += noise**2
     L = _cholesky("kernel", K, _check_jitter(jitter))
     alpha = _solve_lower_t(L, _solve_lower(L, y))  # eq gp-alpha
@@ -627,10 +628,10 @@ def predict(model: Regression, Z: Array) -> tuple[Array, Array]:
         ValueError: `model` is no Regression, or `Z` no points that fit it.
     """
     model, Z = check_type("model", model, Regression), _check_new(model, Z)
-    k = model.kernel._matrix(model.X, Z)  # (n, m)
+    k = _covariance(model.kernel, model.X, Z)  # (n, m)
     mean: Array = k.T @ model.alpha  # eq gp-mean
     v = _solve_lower(model.L, k)
-    var = model.kernel._diag(Z) - (v**2).sum(axis=0)  # eq gp-variance
+    var = _variance(model.kernel, Z) - (v**2).sum(axis=0)  # eq gp-variance
     return mean, _not_below_zero(var)
 
 
@@ -641,9 +642,9 @@ def predict_joint(model: Regression, Z: Array) -> tuple[Array, Array]:
         ValueError: as `predict`.
     """
     model, Z = check_type("model", model, Regression), _check_new(model, Z)
-    k = model.kernel._matrix(model.X, Z)
+    k = _covariance(model.kernel, model.X, Z)
     v = _solve_lower(model.L, k)
-    cov = model.kernel._matrix(Z, Z) - v.T @ v  # eq gp-covariance
+    cov = _covariance(model.kernel, Z, Z) - v.T @ v  # eq gp-covariance
     return k.T @ model.alpha, (cov + cov.T) / 2
 
 
@@ -730,7 +731,7 @@ def value_and_gradient(
     n, gradient = len(y), np.zeros(len(kernel.log_parameters))
     K = np.empty((n, n))
     for a, b in _blocks(n):
-        K[a:b, :b] = kernel._matrix(X[a:b], X[:b])
+        K[a:b, :b] = _covariance(kernel, X[a:b], X[:b])
     diagonal = K.reshape(-1)[:: n + 1]
     diagonal += noise**2
     # Row by row, a lower triangle is what LAPACK takes for an upper one.
@@ -744,7 +745,7 @@ def value_and_gradient(
     for a, b in _blocks(n):
         G = np.outer(alpha[a:b], alpha[:b]) - inverse[a:b, :b]
         G[:, a:] = np.tril(G[:, a:], -1) + np.diag(0.5 * np.diagonal(G, a))
-        gradient += kernel._pull(X[a:b], X[:b], G)  # eq gp-pull
+        gradient += _pulled(kernel, X[a:b], X[:b], G)  # eq gp-pull
     by_noise = noise**2 * float(alpha @ alpha - np.trace(inverse))
     return log_p, np.append(gradient, by_noise)
 
@@ -1080,7 +1081,7 @@ def laplace(
     """
     kernel, likelihood, X, y = _check_latent(kernel, likelihood, X, y)
     n_iter = check_whole("n_iter", n_iter, 1)
-    K = _finite(kernel._matrix(X, X))
+    K = _covariance(kernel, X, X)
     weight, f = np.zeros(len(y)), np.zeros(len(y))
     for step in range(n_iter):
         d1, w, _ = likelihood.slopes(y, f)
@@ -1153,7 +1154,7 @@ def laplace_value_and_gradient(
     """
     kernel, likelihood, X, y = _check_latent(kernel, likelihood, X, y)
     at = laplace(kernel, likelihood, X, y)
-    K = kernel._matrix(X, X)
+    K = _covariance(kernel, X, X)
     d1, _, d3 = likelihood.slopes(y, at.mean)
     inner = _solve_lower(at.L, np.diag(at.root))
     R = inner.T @ inner  # (K + W⁻¹)⁻¹
@@ -1161,7 +1162,7 @@ def laplace_value_and_gradient(
     u = by_mode - R @ (K @ by_mode)
     G = 0.5 * (np.outer(d1, d1) - R)
     G += 0.5 * (np.outer(u, d1) + np.outer(d1, u))
-    return at.log_evidence, kernel._pull(X, X, G)  # eq gp-laplace-gradient
+    return at.log_evidence, _pulled(kernel, X, X, G)  # eq gp-laplace-gradient
 
 
 def fit_laplace(
@@ -1213,7 +1214,7 @@ def ep(
     kernel, likelihood, X, y = _check_latent(kernel, likelihood, X, y)
     n_iter = check_whole("n_iter", n_iter, 1)
     damping = check_scalar("damping", damping, 1e-3, 1.0)
-    K = _finite(kernel._matrix(X, X))
+    K = _covariance(kernel, X, X)
     tau, nu = np.zeros(len(y)), np.zeros(len(y))
     for sweep in range(n_iter):
         L, mean, var = _site_posterior(K, tau, nu)
@@ -1331,9 +1332,9 @@ def predict_latent(model: Latent, Z: Array) -> tuple[Array, Array]:
         ValueError: `model` is no Latent, or `Z` no points that fit it.
     """
     model, Z = check_type("model", model, Latent), _check_new(model, Z)
-    k = model.kernel._matrix(model.X, Z)
+    k = _covariance(model.kernel, model.X, Z)
     v = _solve_lower(model.L, model.root[:, None] * k)
-    var = model.kernel._diag(Z) - (v**2).sum(axis=0)  # eq gp-latent
+    var = _variance(model.kernel, Z) - (v**2).sum(axis=0)  # eq gp-latent
     return k.T @ model.weight, _not_below_zero(var)
 
 
@@ -1389,10 +1390,10 @@ def condition_sparse(
     Z = _check_points(kernel, "Z", Z, X.shape[1])
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, wants one of {list(METHODS)}")
-    K_zz = _finite(kernel._matrix(Z, Z))
+    K_zz = _covariance(kernel, Z, Z)
     L = _cholesky("Z", K_zz, _check_jitter(jitter))
-    V = _solve_lower(L, kernel._matrix(Z, X))  # (m, n); VᵀV = Q
-    missed = _not_below_zero(kernel._diag(X) - (V**2).sum(axis=0))  # eq gp-missed
+    V = _solve_lower(L, _covariance(kernel, Z, X))  # (m, n); VᵀV = Q
+    missed = _not_below_zero(_variance(kernel, X) - (V**2).sum(axis=0))  # eq gp-missed
     lam = noise**2 + missed if method == "fitc" else np.full(len(y), noise**2)
     W = V / lam
     L_B = _cholesky("Z", np.eye(len(Z)) + W @ V.T, 0.0)
@@ -1412,13 +1413,13 @@ def predict_sparse(model: Sparse, Z: Array) -> tuple[Array, Array]:
     """
     model = check_type("model", model, Sparse)
     Z = _check_points(model.kernel, "Z", Z, model.Z.shape[1])
-    v = _solve_lower(model.L, model.kernel._matrix(model.Z, Z))
+    v = _solve_lower(model.L, _covariance(model.kernel, model.Z, Z))
     u = _solve_lower(model.L_B, v)
     var = (u**2).sum(axis=0)
     if (
         model.method != "sor"
     ):  # what the inducing points cannot tell stays as in the prior
-        var = var + model.kernel._diag(Z) - (v**2).sum(axis=0)  # eq gp-sparse-predict
+        var = var + _variance(model.kernel, Z) - (v**2).sum(axis=0)  # eq gp-sparse-predict
     return u.T @ model.c, _not_below_zero(var)
 
 
@@ -1435,14 +1436,14 @@ def pivots(kernel: Kernel, X: Array, m: int) -> IntArray:
     m = check_whole("m", m, 1)
     if m > len(X):
         raise ValueError(f"m is {m}, wants at most {len(X)}, the number of points")
-    left = _finite(kernel._diag(X)).copy()
+    left = _variance(kernel, X).copy()
     start = left.max()
     V, chosen = np.empty((m, len(X))), np.empty(m, dtype=np.int64)
     for i in range(m):
         chosen[i] = left.argmax()
         if left[chosen[i]] <= 1e-14 * start:
             raise ValueError(f"m is {m}, wants at most {i}: the rest tells nothing new")
-        k = kernel._matrix(X[chosen[i]][None], X)[0]
+        k = _covariance(kernel, X[chosen[i]][None], X)[0]
         V[i] = (k - V[:i, chosen[i]] @ V[:i]) / np.sqrt(left[chosen[i]])
         left = left - V[i] ** 2  # eq gp-pivot
     return chosen
@@ -1557,6 +1558,24 @@ def _rts(A: Array, path: tuple[Array, ...]) -> tuple[Array, Array]:
 # ------------------------------------------------------------ small parts
 
 
+def _covariance(kernel: Kernel, X: Array, Z: Array) -> Array:
+    """The matrix k(xᵢ, zⱼ), refused where it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _finite(kernel._matrix(X, Z))
+
+
+def _variance(kernel: Kernel, X: Array) -> Array:
+    """The variances k(xᵢ, xᵢ), refused where they overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _finite(kernel._diag(X))
+
+
+def _pulled(kernel: Kernel, X: Array, Z: Array, G: Array) -> Array:
+    """Σᵢⱼ G[i, j] ∂k(xᵢ, zⱼ) / ∂ log parameter, refused where it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _finite(kernel._pull(X, Z, G))
+
+
 def _blocks(n: int) -> list[tuple[int, int]]:
     """Rows a to b of a lower triangle, a block at a time."""
     return [(a, min(a + BLOCK, n)) for a in range(0, n, BLOCK)]
@@ -1651,9 +1670,9 @@ def _brief(it: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _check_f(y: Array, f: Any) -> Array:
+def _check_f(y: Array, values: Any) -> Array:
     """f with a last axis as long as y."""
-    f = check_real("f", f)
+    f: Array = check_real("f", values)
     if f.ndim == 0 or f.shape[-1] != len(y) or not np.isfinite(f).all():
         raise ValueError(
             f"f has shape {f.shape}, wants finite numbers, {len(y)} of them as in y"
@@ -1680,9 +1699,10 @@ def _check_values(name: str, y: Any, shape: tuple[int | str, ...]) -> Array:
 
 
 def _check_points(kernel: Kernel, name: str, X: Any, D: int | None = None) -> Array:
-    X = check_array(name, X, ("n", "D" if D is None else D), low=-LARGE, high=LARGE)
-    kernel._check_inputs(X.shape[1])
-    return X
+    shape = ("n", "D" if D is None else D)
+    points: Array = check_array(name, X, shape, low=-LARGE, high=LARGE)
+    kernel._check_inputs(points.shape[1])
+    return points
 
 
 def _check_data(
