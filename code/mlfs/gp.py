@@ -1220,6 +1220,11 @@ def ep(
         L, mean, var = _site_posterior(K, tau, nu)
         hole, centre = _cavity(mean, var, tau, nu)
         log_z, m, v = tilted(likelihood, y, centre, 1 / hole)
+        if not (v > 0).all():
+            raise ValueError(
+                "kernel has so large a scale that EP loses all digits, "
+                "wants a smaller one"
+            )
         full = np.maximum(1 / v - hole, 0.0)  # log-concave: rounding alone goes below
         full_nu = m / v - centre * hole
         change = np.abs(m - mean) / np.sqrt(v) + np.abs(np.log(v / var))
@@ -1241,7 +1246,12 @@ def _site_posterior(K: Array, tau: Array, nu: Array) -> tuple[Array, Array, Arra
     L = _site_factor(K, root)
     v = _solve_lower(L, root[:, None] * K)
     Sigma = K - v.T @ v  # eq gp-site-posterior
-    return L, Sigma @ nu, np.diag(Sigma).copy()
+    var = np.diag(Sigma).copy()
+    if not (var > 0).all():
+        raise ValueError(
+            f"kernel leaves point {np.argmin(var)} no variance, wants some at every point"
+        )
+    return L, Sigma @ nu, var
 
 
 def _cavity(mean: Array, var: Array, tau: Array, nu: Array) -> tuple[Array, Array]:
@@ -1419,7 +1429,9 @@ def predict_sparse(model: Sparse, Z: Array) -> tuple[Array, Array]:
     if (
         model.method != "sor"
     ):  # what the inducing points cannot tell stays as in the prior
-        var = var + _variance(model.kernel, Z) - (v**2).sum(axis=0)  # eq gp-sparse-predict
+        var = (
+            var + _variance(model.kernel, Z) - (v**2).sum(axis=0)
+        )  # eq gp-sparse-predict
     return u.T @ model.c, _not_below_zero(var)
 
 
@@ -1506,8 +1518,11 @@ def smooth(
     order = np.argsort(times, kind="stable")
     gap = np.diff(times[order], prepend=times[order[0]])
     A, Q, P = state_space(kernel, gap)
-    log_p, path = _kalman(A, Q, P, noise**2, data[order])
-    mean, var = _rts(A, path)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        log_p, path = _kalman(A, Q, P, noise**2, data[order])
+        mean, var = _rts(A, path)
+    if not (np.isfinite(log_p) and np.isfinite(mean).all() and np.isfinite(var).all()):
+        raise ValueError("noise is too small beside y and the scale, wants more")
     back = np.argsort(order, kind="stable")[len(t) if at is not None else 0 :]
     return Smoothed(log_p, mean[back], _not_below_zero(var[back]))
 
@@ -1544,7 +1559,13 @@ def _rts(A: Array, path: tuple[Array, ...]) -> tuple[Array, Array]:
     before, spread, after, spread_after = path
     # Gain Cₜ = Pₜ Aᵀ (A Pₜ Aᵀ + Q)⁻¹ of all steps at once.
     cross = A[1:] @ spread_after[:-1]
-    C = np.linalg.solve(spread[1:], cross).swapaxes(1, 2)
+    try:
+        C = np.linalg.solve(spread[1:], cross).swapaxes(1, 2)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            "noise is too small beside the kernel's scale, wants more: "
+            "what is known after a step is singular"
+        ) from None
     mean, var = np.empty(len(A)), np.empty(len(A))
     m, P = after[-1], spread_after[-1]
     mean[-1], var[-1] = m[0], P[0, 0]
