@@ -240,7 +240,7 @@ class SquaredExponential(_Stationary):
     """
 
     scale: float
-    length: Array
+    length: Any  # one number, or (D,)
 
     def __post_init__(self) -> None:
         self._check()
@@ -260,7 +260,7 @@ class Matern(_Stationary):
     """
 
     scale: float
-    length: Array
+    length: Any  # one number, or (D,)
     order: float
 
     def __post_init__(self) -> None:
@@ -295,7 +295,7 @@ class RationalQuadratic(_Stationary):
     """
 
     scale: float
-    length: Array
+    length: Any  # one number, or (D,)
     shape: float
 
     def __post_init__(self) -> None:
@@ -839,12 +839,14 @@ def _climb(
         try:
             log_p, gradient = at(theta)
         except ValueError:  # no factor there: a wall, no higher than to step back from
-            return 1.0 - min(values.values(), default=0.0), np.zeros_like(theta)
+            return (1.0 - min(values.values())) / unit, np.zeros_like(theta)
         values[theta.tobytes()] = log_p
-        return -log_p, -gradient
+        return -log_p / unit, -gradient / unit
 
-    history = [at(start)[0]]
-    values[start.tobytes()] = history[0]
+    first, slope = at(start)
+    values[start.tobytes()] = first
+    history = [first]
+    unit = max(float(np.linalg.norm(slope)), 1e-8)  # the first step has length one
     reach = np.log(1e8)
     found = minimize(
         downhill,
@@ -853,7 +855,7 @@ def _climb(
         method="L-BFGS-B",
         bounds=np.stack([start - reach, start + reach], axis=1),
         callback=lambda theta: history.append(values.get(theta.tobytes(), history[-1])),
-        options={"maxiter": n_iter, "maxls": 40, "gtol": 1e-6, "ftol": 1e-12},
+        options={"maxiter": n_iter, "maxls": 40, "gtol": 1e-7, "ftol": 1e-12},
     )
     return np.asarray(found.x), np.array(history), bool(found.status == 0)
 
@@ -989,7 +991,7 @@ class Poisson(Likelihood):
         ValueError: an exposure is not a number from 1e-50 to 1e50.
     """
 
-    exposure: Array
+    exposure: Any  # one number, or (n,)
 
     def __post_init__(self) -> None:
         exposure = check_real("exposure", self.exposure)
