@@ -17,7 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import harness
 
 ROOT = Path(__file__).resolve().parents[1]
-SUITES = {"hmm": "Hidden Markov models", "autodiff": "Automatic differentiation"}
+SUITES = {
+    "hmm": "Hidden Markov models",
+    "autodiff": "Automatic differentiation",
+    "gp": "Gaussian processes",
+}
 
 
 def main(names: Sequence[str]) -> int:

@@ -1251,7 +1251,7 @@ def _site_posterior(K: Array, tau: Array, nu: Array) -> tuple[Array, Array, Arra
     var = np.diag(Sigma).copy()
     if not (var > 0).all():
         raise ValueError(
-            f"kernel leaves point {np.argmin(var)} no variance, wants some at every point"
+            f"kernel leaves point {np.argmin(var)} no variance, wants some everywhere"
         )
     return L, Sigma @ nu, var
 

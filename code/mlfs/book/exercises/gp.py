@@ -357,7 +357,8 @@ def _determinant(K: Array, noise: float, y: Array) -> float:
 def _by_parameter(
     X: Array, y: Array, scale: float, length: float, noise: float
 ) -> Array:
-    return gradient(X, y, scale, length, noise) / np.array([scale, length, noise])
+    by_log = gradient(X, y, scale, length, noise)
+    return np.divide(by_log, [scale, length, noise])
 
 
 def _twice(X: Array, y: Array, scale: float, length: float, noise: float) -> Array:
@@ -371,7 +372,7 @@ def _downhill(X: Array, y: Array, scale: float, length: float, noise: float) -> 
 def _noise_halved(
     X: Array, y: Array, scale: float, length: float, noise: float
 ) -> Array:
-    return gradient(X, y, scale, length, noise) * np.array([1.0, 1.0, 0.5])
+    return np.multiply(gradient(X, y, scale, length, noise), [1.0, 1.0, 0.5])
 
 
 def _climb_with(
