@@ -134,7 +134,7 @@ def test_mixed_and_periodic_kernels(claim, seed):
 def test_sums_and_products_of_functions(claim):
     """Draw two functions many times: the covariance of their sum and product."""
     rng = np.random.default_rng(0)
-    X, N = points(rng, 3, 1), 400_000
+    X, N = points(rng, 3, 1), 200_000
     a, b = gp.SquaredExponential(1.0, 1.0), gp.Matern(0.7, 0.6, 1.5)
     zero = np.zeros(3)
     f, g = gp.draw(zero, a(X), N, rng), gp.draw(zero, b(X), N, rng)
@@ -145,7 +145,7 @@ def test_sums_and_products_of_functions(claim):
         if label == "gp-sum":
             claim(
                 "gp-sum",
-                oracle="400,000 drawn pairs, in standard errors",
+                oracle="200,000 drawn pairs, in standard errors",
                 kind="law",
                 got=off.max(),
                 at_most=5.0,
@@ -153,7 +153,7 @@ def test_sums_and_products_of_functions(claim):
         else:
             claim(
                 "gp-product",
-                oracle="400,000 drawn pairs, in standard errors",
+                oracle="200,000 drawn pairs, in standard errors",
                 kind="law",
                 got=off.max(),
                 at_most=5.0,
@@ -1068,9 +1068,9 @@ def test_the_filter_is_the_regression(claim, seed, order):
     )
 
 
-def test_a_hundred_thousand_points():
+def test_many_points():
     rng = np.random.default_rng(15)
-    t = np.sort(rng.uniform(0, 1000, 100_000))
+    t = np.sort(rng.uniform(0, 200, 20_000))
     y = np.sin(t) + 0.3 * rng.normal(size=len(t))
     found = gp.smooth(gp.Matern(1.0, 1.0, 1.5), 0.3, t, y)
     error = np.sqrt(np.mean((found.mean - np.sin(t)) ** 2))

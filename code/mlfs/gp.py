@@ -1476,27 +1476,27 @@ class Smoothed:
 
 
 def state_space(kernel: Matern, gap: Array) -> tuple[Array, Array, Array]:
-    """Step matrices A and noise covariances Q over each gap, (n, s, s), and P (s, s).
+    """Step matrices A and noise covariances Q over each gap, (n, J, J), and P (J, J).
 
     The state holds f and its derivatives, each in units of its natural rate; P is its
-    covariance in the long run.  s is 1, 2, 3 for order 1/2, 3/2, 5/2.
+    covariance in the long run.  J is 1, 2, 3 for order 1/2, 3/2, 5/2.
 
     Raises:
         ValueError: `kernel` is no Matern kernel with one length, or a gap is negative.
     """
     kernel = _check_matern(kernel)
     gap = check_array("gap", gap, ("n",), low=0.0, high=LARGE)
-    s = round(kernel.order + 0.5)
+    J = round(kernel.order + 0.5)
     rate = np.sqrt(2 * kernel.order) / float(kernel.length.reshape(()))
-    # In units of the rate the last derivative obeys (d/dt + 1)^s f = white noise.
-    N = np.eye(s) + np.eye(s, k=1)
-    N[-1] -= {1: [1.0], 2: [1.0, 2.0], 3: [1.0, 3.0, 3.0]}[s]
+    # In units of the rate the last derivative obeys (d/dt + 1)^J f = white noise.
+    N = np.eye(J) + np.eye(J, k=1)
+    N[-1] -= {1: [1.0], 2: [1.0, 2.0], 3: [1.0, 3.0, 3.0]}[J]
     u = np.minimum(rate * gap, 1000.0)[:, None, None]  # by then all is forgotten
-    A = np.exp(-u) * (np.eye(s) + u * N + 0.5 * u**2 * (N @ N))  # eq gp-step
-    P = {1: [[1.0]], 2: np.eye(2), 3: [[1, 0, -1 / 3], [0, 1 / 3, 0], [-1 / 3, 0, 1]]}[
-        s
-    ]
-    P = kernel.scale**2 * np.asarray(P, dtype=float)
+    A = np.exp(-u) * (np.eye(J) + u * N + 0.5 * u**2 * (N @ N))  # eq gp-step
+    P = kernel.scale**2 * np.eye(J)
+    if J == 3:
+        P[2, 0] = P[0, 2] = -(kernel.scale**2) / 3
+        P[1, 1] /= 3
     Q = P - A @ P @ A.swapaxes(1, 2)  # eq gp-step-noise
     return A, (Q + Q.swapaxes(1, 2)) / 2, P
 
@@ -1507,7 +1507,7 @@ def smooth(
     """A Matérn process given y at times t (n,), in linear time: a Kalman smoother.
 
     The mean and variance are at the times `at` (m,), or at t where it is left out.
-    Cost O((n + m) s³) after sorting.
+    Cost O((n + m) J³) after sorting.
 
     Raises:
         ValueError: a malformed argument, or `kernel` is no Matern with one length.
@@ -1536,10 +1536,10 @@ def _kalman(
 
     Where y is NaN nothing was measured, and the state after is the state before.
     """
-    n, s = A.shape[:2]
-    m, log_p = np.zeros(s), 0.0
-    before, spread = np.empty((n, s)), np.empty((n, s, s))
-    after, spread_after = np.empty((n, s)), np.empty((n, s, s))
+    n, J = A.shape[:2]
+    m, log_p = np.zeros(J), 0.0
+    before, spread = np.empty((n, J)), np.empty((n, J, J))
+    after, spread_after = np.empty((n, J)), np.empty((n, J, J))
     seen = np.isfinite(y)
     for i in range(n):
         if i:
