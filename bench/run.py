@@ -22,6 +22,7 @@ SUITES = {
     "hmm": "Hidden Markov models",
     "autodiff": "Automatic differentiation",
     "kalman": "Kalman and particle filters",
+    "gp": "Gaussian processes",
 }
 
 

@@ -48,6 +48,7 @@ TABLES = {
     "mlfs.core.nn": "test_nn",
     "mlfs.core.optim": "test_optim",
     "mlfs.core.tree": "test_tree",
+    "mlfs.gp": "test_bad_input_gp",
 }
 
 

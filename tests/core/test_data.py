@@ -102,6 +102,17 @@ def test_rat_choices():
     assert correct == pytest.approx(0.6445)  # the source's own column says so
 
 
+def test_co2():
+    co2 = data.load("co2")
+    assert list(co2) == ["year", "month", "weeks", "tenths"]
+    months = 12 * co2["year"] + co2["month"] - 1
+    assert len(months) == 521 and (np.diff(months) >= 1).all()
+    assert months[0] == 12 * 1958 + 2 and months[-1] == 12 * 2001 + 11
+    assert co2["weeks"].sum() == 2225  # what the source says it holds
+    ppm = co2["tenths"] / co2["weeks"] / 10
+    assert 313 < ppm.min() and ppm.max() < 375
+
+
 def test_nile():
     nile = data.load("nile")
     assert list(nile) == ["year", "volume"]
@@ -133,8 +144,7 @@ def test_arrays_are_integers_and_the_callers_own(name):
 
 @pytest.mark.parametrize("name", ["quakes", "earthquakes.csv", "../DATA.md", ""])
 def test_unknown_set_is_refused(name):
-    names = ['digits', 'earthquakes', 'grasshopper', 'nile', 'rat_choices', 'rat_path']
-    message = r"wants one of " + re.escape(str(names))
+    message = "wants one of " + re.escape(str(sorted(data.SETS)))
     with pytest.raises(ValueError, match=message):
         data.load(name)
 

@@ -13,6 +13,7 @@ import numpy as np
 from mlfs.core.numerics import IntArray
 
 SETS = {
+    "co2": "co2.csv",
     "digits": "digits.npz",
     "earthquakes": "earthquakes.csv",
     "grasshopper": "grasshopper.npz",
@@ -25,6 +26,8 @@ SETS = {
 def load(name: str) -> dict[str, IntArray]:
     """The columns of one data set by name, as new integer arrays of one length.
 
+    - co2: `year`, `month`, `weeks`, `tenths`; 521 months of carbon dioxide in the air:
+      the sum of the weekly values, in tenths of a ppm, and how many weeks it sums.
     - digits: `pixels` (1797, 64), 8 x 8 images row by row with ink from 0 to 16, and
       `label`, the digit that was written.
     - earthquakes: `year`, `count`; 107 years of major earthquakes in the world.
