@@ -47,7 +47,11 @@ class Weight:
 
 
 def fetched(context: BrowserContext, url: str) -> list[tuple[str, int]]:
-    """What a visit brings over the wire: addresses and bytes, headers included."""
+    """What a visit brings over the wire: addresses and bytes, headers included.
+
+    Raises:
+        ValueError: there is no such page.
+    """
     page = context.new_page()
     session = context.new_cdp_session(page)
     names: dict[str, str] = {}
@@ -64,7 +68,9 @@ def fetched(context: BrowserContext, url: str) -> list[tuple[str, int]]:
     session.on("Network.responseReceived", answered)
     session.on("Network.loadingFinished", finished)
     session.send("Network.enable")
-    page.goto(url)
+    answer = page.goto(url)
+    if answer is None or not answer.ok:
+        raise ValueError(f"{url} is not a page of the site: run `make book`")
     page.evaluate(browser.SETTLED)
     # Figures are fetched when they come near the window: read to the end.
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
