@@ -437,7 +437,7 @@ EXTREME = st.sampled_from([1e-50, 1e-20, 1e-3, 1.0, 1e3, 1e20, 1e50])
     size=st.sampled_from([0.0, 1e-50, 1.0, 1e25, 1e50]),
     which=st.sampled_from(["se", "matern", "rq", "linear", "sum"]),
 )
-@settings(max_examples=150)
+@settings(max_examples=40)
 def test_extreme_parameters_give_an_answer_or_a_value_error(
     scale, length, noise, size, which
 ):
