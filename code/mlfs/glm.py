@@ -1175,7 +1175,8 @@ def rescaled_times(y: Array, mu: Array, rng: np.random.Generator) -> Array:
         raise ValueError(f"y holds {n.sum()} spikes, wants 1000000000 at most")
     if (mu[n > 0] == 0).any():
         raise ValueError("mu is 0 where there is a spike, wants more than 0")
-    at = np.repeat(np.arange(len(n)), n)
+    # Counts of 64 bits are refused where addresses have 32, as in the browser.
+    at = np.repeat(np.arange(len(n)), n.astype(np.intp))
     before = np.cumsum(mu) - mu
     place = np.sort(before[at] + rng.random(len(at)) * mu[at])
     out: Array = -np.expm1(-np.diff(place, prepend=0.0))  # eq glm-rescaling

@@ -187,7 +187,8 @@ class ClaimsTable:
         head = "".join(f'<th scope="col">{heading}</th>' for heading in HEADINGS)
         body = "".join(self._row(claim.cells()) for claim in self.claims)
         return (
-            '<div class="claims" tabindex="0" role="region" aria-label="Claims">'
+            f'<div class="claims" tabindex="0" role="region" '
+            f'aria-label="Claims about {html.escape(self.module)}">'
             f"<table><caption>{self._summary()}</caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )

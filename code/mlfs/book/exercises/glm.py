@@ -82,7 +82,7 @@ def _history_cases(rng: Rng) -> Iterator[Case]:
 def _clock_cases(rng: Rng) -> Iterator[Case]:
     for T, level, note in ((12, 0.4, "twelve bins"), (300, 0.15, "three hundred bins")):
         mu = rng.uniform(0.5, 1.5, T) * level
-        y = rng.poisson(mu)
+        y = rng.poisson(mu).astype(np.intp)  # as np.repeat wants it, in the browser too
         y[2], y[T - 2] = 2, 1
         place = rng.random(int(y.sum()))
         yield Case({"y": y, "mu": mu, "place": place}, note)
@@ -210,7 +210,7 @@ def history(y: Array, basis: Array) -> Array:
 
 def rescaled(y: IntArray, mu: Array, place: Array) -> Array:
     """u = 1 − exp(−Λ since the last spike), one for each spike of y (T,)."""
-    at = np.repeat(np.arange(len(y)), y)
+    at = np.repeat(np.arange(len(y)), y.astype(np.intp))  # 32 bits in the browser
     clock = np.cumsum(mu)[at] - mu[at] + place * mu[at]
     out: Array = 1 - np.exp(-np.diff(np.sort(clock), prepend=0.0))
     return out
@@ -467,7 +467,7 @@ def _one_a_bin(y: IntArray, mu: Array, place: Array) -> Array:
 
 
 def _unsorted(y: IntArray, mu: Array, place: Array) -> Array:
-    at = np.repeat(np.arange(len(y)), y)
+    at = np.repeat(np.arange(len(y)), y.astype(np.intp))  # 32 bits in the browser
     clock = np.cumsum(mu)[at] - mu[at] + place * mu[at]
     out: Array = 1 - np.exp(-np.diff(clock, prepend=0.0))
     return out
