@@ -131,8 +131,14 @@ def _stratified(w: Array, rng: Rng) -> IntArray:
 
 
 def _systematic(w: Array, rng: Rng) -> IntArray:
+    # `_pick` without a search: the teeth (i + u) / N below an edge are counted.
     N = len(w)
-    return _pick(w, (np.arange(N) + rng.random()) / N)  # eq particle-systematic
+    edges = w.cumsum()
+    edges /= edges[-1]
+    below = np.ceil(N * edges - rng.random()).astype(np.intp)  # eq particle-systematic
+    below[edges == 1.0] = N  # also where N − u rounds to N − 1
+    out: IntArray = np.bincount(below, minlength=N + 1)[:N].cumsum()
+    return out
 
 
 def _pick(w: Array, places: Array) -> IntArray:
@@ -757,10 +763,10 @@ def _states(name: str, z: Array, N: int) -> Array:
 
 
 def _logs(name: str, log_p: Array, N: int) -> Array:
-    out = check_real(f"what {name} returns", log_p)
-    if out.shape != (N,) or isnan(out.sum()):
-        check_array(f"what {name} returns", out, (N,), allow=(-np.inf,))
-    return out
+    if type(log_p) is np.ndarray and log_p.shape == (N,) and log_p.dtype == np.float64:
+        if not isnan(log_p.sum()):
+            return log_p
+    return check_array(f"what {name} returns", log_p, (N,), allow=(-np.inf,))
 
 
 def _check_parts(parts: Any, n: int, D: int) -> tuple[Array, Array, Array, Array]:
