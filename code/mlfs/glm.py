@@ -991,7 +991,7 @@ def bin_index(x: Array, low: float, high: float, n: int) -> IntArray:
     n = check_whole("n", n, 1)
     x = check_array("x", x, ("T",), low=low, high=high)
     at = np.floor((x - low) / (high - low) * n)
-    out: IntArray = np.minimum(at, n - 1).astype(np.int64)
+    out: IntArray = np.minimum(at, n - 1).astype(np.intp)
     return out
 
 
@@ -1175,8 +1175,7 @@ def rescaled_times(y: Array, mu: Array, rng: np.random.Generator) -> Array:
         raise ValueError(f"y holds {n.sum()} spikes, wants 1000000000 at most")
     if (mu[n > 0] == 0).any():
         raise ValueError("mu is 0 where there is a spike, wants more than 0")
-    # Counts of 64 bits are refused where addresses have 32, as in the browser.
-    at = np.repeat(np.arange(len(n)), n.astype(np.intp))
+    at = np.repeat(np.arange(len(n)), n)
     before = np.cumsum(mu) - mu
     place = np.sort(before[at] + rng.random(len(at)) * mu[at])
     out: Array = -np.expm1(-np.diff(place, prepend=0.0))  # eq glm-rescaling

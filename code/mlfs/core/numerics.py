@@ -119,16 +119,20 @@ def check_simplex(name: str, p: ArrayLike, shape: tuple[int | str, ...]) -> Arra
 def check_counts(name: str, x: ArrayLike, shape: tuple[int | str, ...]) -> IntArray:
     """`x` as integers of at least zero; floats are taken where they are whole.
 
+    They are of the type that NumPy counts and indexes with: 32 bits in a browser,
+    where `np.bincount` and `np.repeat` take no others.
+
     Raises:
         ValueError: wrong shape, or an entry that is negative, broken, not finite, or
-            so large that floats skip whole numbers.
+            so large that floats skip whole numbers or the integers end.
     """
-    out = check_array(name, x, shape, low=0.0, high=LARGEST_WHOLE)
+    most = min(LARGEST_WHOLE, float(np.iinfo(np.intp).max))
+    out = check_array(name, x, shape, low=0.0, high=most)
     broken = out != np.floor(out)
     if broken.any():
         at = _first(broken)
         raise ValueError(f"{name}[{_index(at)}] is {out[at]}, wants a whole number")
-    return out.astype(np.int64)
+    return out.astype(np.intp)
 
 
 def check_mask(name: str, mask: ArrayLike, shape: tuple[int | str, ...]) -> BoolArray:
