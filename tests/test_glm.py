@@ -493,6 +493,44 @@ def test_standard_errors_are_roots_of_the_inverse_information(claim):
     )
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("smooth", [0.0, 2.0])
+def test_centred_errors_are_those_of_differences_that_sum_to_zero(claim, scale, smooth):
+    design, y = one_hot_problem(3)
+    P = smooth * glm.join([np.zeros((1, 1)), glm.smoothness(5), glm.smoothness(4)])
+    fit = glm.fit(design, y, penalty=P + scale * glm.gauge(design.sizes))
+    Q = glm.centring(design.sizes)
+    X, Z = oracle.one_hot(design.index, design.sizes), oracle.sum_to_zero(design.sizes)
+    bend = Z.T @ (X.T @ (fit.mean[:, None] * X) + P) @ Z
+    claim(
+        "glm-centred",
+        oracle="a model of eight free weights, without a gauge, by pseudo-inverse",
+        kind="exact",
+        got=Q @ fit.covariance @ Q.T,
+        want=Z @ np.linalg.pinv(bend) @ Z.T,
+        atol=1e-9,
+    )
+    np.testing.assert_allclose(Q @ fit.w, fit.w, atol=1e-9)
+    extra = fit.standard_error**2 - np.diag(Q @ fit.covariance @ Q.T)
+    sizes = np.repeat([5, 4], [5, 4])
+    np.testing.assert_allclose(extra[1:], 1 / (scale * sizes**2), atol=1e-9)
+    w = np.random.default_rng(0).normal(size=10)
+    np.testing.assert_allclose(X @ Q @ w, X @ w, atol=1e-12)  # the same model
+
+
+def test_centred_errors_are_the_scatter():
+    design, _ = one_hot_problem(5)
+    Q, gauge = glm.centring(design.sizes), glm.gauge(design.sizes)
+    w = np.random.default_rng(1).normal(size=10) * 0.3
+    mu, rng = glm.predict(w, design), np.random.default_rng(2)
+    fits = [glm.fit(design, rng.poisson(mu), penalty=gauge) for _ in range(200)]
+    scatter = np.var([f.w for f in fits], axis=0)
+    centred = np.mean([np.diag(Q @ f.covariance @ Q.T) for f in fits], axis=0)
+    # a variance of 200 draws errs by √(2/200) = 0.1
+    assert np.abs(scatter / centred - 1).max() < 0.5
+    assert (scatter < 0.5 * fits[0].standard_error ** 2).all()  # with the gauge left in
+
+
 # ---------------------------------------------------------------- laws
 
 

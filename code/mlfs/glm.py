@@ -271,7 +271,7 @@ class OneHot:
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        sizes = [check_whole("sizes", n, 1) for n in check_list("sizes", self.sizes)]
+        sizes = _check_sizes(self.sizes)
         index = check_counts("index", self.index, ("T", len(sizes)))
         for b, n in enumerate(sizes):
             if index[:, b].max() >= n:
@@ -499,7 +499,8 @@ def irls_step(
 class Fit:
     """What `fit` found.
 
-    `w` (D,); `covariance` (D, D), φ times the inverse of information plus penalty;
+    `w` (D,); `covariance` (D, D), φ times the inverse of information plus penalty, with
+    a penalty a posterior covariance (for one-hot blocks see `centring`);
     `log_likelihood` in nats and `deviance` at w, penalty not counted; `dispersion` φ;
     `mean` (T,); `history`, what was maximised (up to a constant) at each step;
     `converged`.
@@ -803,15 +804,32 @@ def gauge(sizes: Sequence[int]) -> Array:
     """P with wᵀ P w = Σ over blocks of (sum of the block)², for `OneHot` weights.
 
     It costs no likelihood: a constant may move from a block to the intercept.  With it
-    the weights of each block sum to zero.  Shape (D, D), D = 1 + Σ sizes.
+    the weights of each block sum to zero.  To the covariance it adds an arbitrary
+    variance of each block's sum, which `centring` takes out.  Shape (D, D),
+    D = 1 + Σ sizes.
 
     Raises:
         ValueError: not a list of whole numbers of at least one.
     """
-    counts = [check_whole("sizes", n, 1) for n in check_list("sizes", sizes)]
-    blocks = [np.zeros((1, 1)), *(np.ones((n, n)) for n in counts)]
+    blocks = [np.zeros((1, 1)), *(np.ones((n, n)) for n in _check_sizes(sizes))]
     P: Array = block_diag(*blocks)  # eq glm-gauge
     return P
+
+
+def centring(sizes: Sequence[int]) -> Array:
+    """Q that moves the mean of each block of `OneHot` weights into the intercept.
+
+    Q w describes the same model as w, its blocks have mean zero, and its covariance is
+    Q C Qᵀ for the covariance C of w.  Shape (D, D), D = 1 + Σ sizes.
+
+    Raises:
+        ValueError: not a list of whole numbers of at least one.
+    """
+    counts = _check_sizes(sizes)
+    means = [np.full((1, n), 1.0 / n) for n in counts]
+    Q: Array = block_diag([[1.0]], *(np.eye(n) - 1.0 / n for n in counts))
+    Q[:1, 1:] = np.hstack(means)  # eq glm-centred
+    return Q
 
 
 # ------------------------------------------------------------ lasso and group lasso
@@ -878,7 +896,7 @@ def lasso(
     n_iter: int = 100,
     tol: float = 1e-9,
 ) -> LassoFit:
-    """The w that minimises −ℓ(w)/T + λ Σ_g √(size of g) ‖w_g‖.
+    """The w that minimises −ℓ(w)/T + λ Σ_b √(size of b) ‖w_b‖ over groups b.
 
     `groups` as in `shrink`: None is the lasso, −1 an unpenalised weight.  Each round
     replaces ℓ by its quadratic approximation, minimises by proximal gradient steps, and
@@ -1281,6 +1299,10 @@ def _check_design(X: Design) -> Design:
     if isinstance(X, OneHot):
         return X
     return check_array("X", X, ("T", "D"), low=-HUGE, high=HUGE)
+
+
+def _check_sizes(sizes: Sequence[int]) -> list[int]:
+    return [check_whole("sizes", n, 1) for n in check_list("sizes", sizes)]
 
 
 def _check_w(w: Array, X: Design) -> Array:

@@ -110,6 +110,18 @@ def one_hot(index, sizes):
     return np.array(rows)
 
 
+def sum_to_zero(sizes):
+    """Columns: the intercept, and for each block bin i minus its last bin."""
+    columns, start = [[1.0] + [0.0] * sum(sizes)], 1
+    for n in sizes:
+        for i in range(n - 1):
+            column = [0.0] * (1 + sum(sizes))
+            column[start + i], column[start + n - 1] = 1.0, -1.0
+            columns.append(column)
+        start += n
+    return np.array(columns).T
+
+
 def roughness(w, circular=False):
     total = sum((w[i + 1] - w[i]) ** 2 for i in range(len(w) - 1))
     return total + (w[0] - w[-1]) ** 2 if circular else total
