@@ -191,7 +191,7 @@ def test_square_roots_are_the_big_gaussian(claim, problem):
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("T", [1, 5, 70, 1000])
+@pytest.mark.parametrize("T", [1, 5, 70, 400])
 @pytest.mark.parametrize("kind", ["stable", "random walk", "slow", "silent"])
 def test_the_fast_form_agrees_with_the_loops(n, T, kind):
     rng = np.random.default_rng([n, T])
@@ -232,14 +232,14 @@ def test_the_fast_form_is_taken_where_it_can_be(monkeypatch):
 
 def test_simulated_paths_have_the_moments(claim):
     rng = np.random.default_rng(5)
-    model, T, N = random_model(rng), 4, 1500
+    model, T, N = random_model(rng), 4, 600
     x = np.array([kalman.simulate(model, T, rng)[1].ravel() for _ in range(N)])
     _, _, mean, cov, _ = oracle.joint(*parts(model), T)
     sd = np.sqrt(np.diag(cov))
     error = np.sqrt((np.outer(sd, sd) ** 2 + cov**2) / N)
     claim(
         "kalman-linear-gaussian",
-        oracle="mean and covariance of all x, in standard errors, 1500 recordings",
+        oracle="mean and covariance of all x, in standard errors, 600 recordings",
         kind="law",
         got=np.r_[
             (x.mean(axis=0) - mean) / sd * np.sqrt(N),
@@ -253,7 +253,7 @@ def test_simulated_paths_have_the_moments(claim):
 def test_innovations_are_white_where_the_model_is_true():
     rng = np.random.default_rng(8)
     model = random_model(rng)
-    x = kalman.simulate(model, 4000, rng)[1]
+    x = kalman.simulate(model, 1500, rng)[1]
     white = kalman.standardised_innovations(model, x, kalman.kalman_filter(model, x))
     T = len(white)
     assert np.abs(white.mean(axis=0)).max() < 5 / np.sqrt(T)
@@ -261,7 +261,7 @@ def test_innovations_are_white_where_the_model_is_true():
     assert np.abs(white[1:].T @ white[:-1] / T).max() < 5 / np.sqrt(T)
     wrong = kalman.replace(model, Q=0.01 * model.Q)
     white = kalman.standardised_innovations(wrong, x, kalman.kalman_filter(wrong, x))
-    assert np.abs(white.T @ white / T - np.eye(2)).max() > 50 * np.sqrt(2 / T)
+    assert np.abs(white.T @ white / T - np.eye(2)).max() > 20 * np.sqrt(2 / T)
 
 
 @settings(max_examples=10)
@@ -299,7 +299,7 @@ def test_covariances_settle_where_scipy_says(claim, seed):
     np.testing.assert_allclose(late.cov[-1], found.cov, atol=1e-10)
 
 
-@pytest.mark.parametrize("q", [1e-3, 0.0973, 1.0, 50.0])
+@pytest.mark.parametrize("q", [1e-2, 0.0973, 1.0, 50.0])
 def test_local_level_settles_at_the_closed_form(claim, q):
     found = kalman.steady_state([[1.0]], [[q]], [[1.0]], [[1.0]])
     claim(
@@ -464,16 +464,16 @@ def test_m_step_by_sums_over_the_big_gaussian(claim, problem):
     claim("kalman-m-R", kind="exact", **agree("", "R"))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     "learn", [kalman.PARAMETERS, ("Q", "R"), ("F",), ("mean", "H")]
 )
 def test_em_never_lowers_the_likelihood(claim, seed, learn):
     rng = np.random.default_rng(seed)
     truth, start = random_model(rng), random_model(rng)
-    x = [kalman.simulate(truth, T, rng)[1] for T in (40, 60)]
+    x = [kalman.simulate(truth, T, rng)[1] for T in (25, 40)]
     seen = [np.arange(len(one)) % 10 != 3 for one in x]
-    found = kalman.em(start, x, n_iter=12, tol=0.0, observed=seen, learn=learn)
+    found = kalman.em(start, x, n_iter=8, tol=0.0, observed=seen, learn=learn)
     claim(
         "kalman-m-F",
         oracle="EM never lowers log p(x)",
@@ -492,7 +492,7 @@ def test_em_beats_the_truth_on_its_data_and_finds_the_eigenvalues():
     F = 0.97 * np.array(
         [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     )
-    for seed in range(3):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         truth = kalman.LinearGaussian(
             np.zeros(2),
@@ -510,7 +510,7 @@ def test_em_beats_the_truth_on_its_data_and_finds_the_eigenvalues():
             Q=np.eye(2),
             R=2 * np.eye(3),
         )
-        found = kalman.em(start, [x], n_iter=80, tol=1e-2)
+        found = kalman.em(start, [x], n_iter=60, tol=1e-2)
         assert found.log_evidence[-1] > kalman.smooth(truth, x).log_evidence
         got = np.sort_complex(np.linalg.eigvals(found.model.F))
         errors.append(np.abs(got - np.sort_complex(np.linalg.eigvals(F))).max())
@@ -520,9 +520,9 @@ def test_em_beats_the_truth_on_its_data_and_finds_the_eigenvalues():
 def test_em_gradient_is_zero_where_it_settles():
     rng = np.random.default_rng(2)
     truth = kalman.LinearGaussian([0.0], [[1.0]], [[0.8]], [[0.5]], [[1.0]], [[0.3]])
-    x = kalman.simulate(truth, 300, rng)[1]
+    x = kalman.simulate(truth, 150, rng)[1]
     learn = ("F", "Q", "R")
-    end = kalman.em(truth, [x], n_iter=5000, tol=1e-12, learn=learn).model
+    end = kalman.em(truth, [x], n_iter=5000, tol=1e-9, learn=learn).model
 
     def log_p(theta):
         F, Q, R = theta
@@ -626,7 +626,7 @@ def test_nile_maximum_likelihood(claim):
         lambda theta: -diffuse_log_p(*np.exp(theta), x),
         np.log([1e4, 1e3]),
         method="Nelder-Mead",
-        options={"xatol": 1e-9, "fatol": 1e-10, "maxiter": 2000},
+        options={"xatol": 1e-6, "fatol": 1e-9, "maxiter": 2000},
     )
     r, q = np.exp(best.x)
     claim(

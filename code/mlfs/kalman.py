@@ -532,13 +532,13 @@ def diffuse_start(
     if not marked.any():
         raise ValueError("diffuse marks no state, wants one at least")
     cov = model.cov * ~marked * ~marked[:, None]
-    mean, B = model.mean.copy(), np.eye(model.n)[:, marked]
+    mean, unknown = model.mean.copy(), np.eye(model.n)[:, marked]
     # Entries of x one at a time: whitened by the root of R they are independent.
     L = gaussian.factor("R", model.R)
     H: Array = solve_triangular(L, model.H, lower=True)
     x = solve_triangular(L, x.T, lower=True).T
     log_p, t = 0.0, 0
-    while B.shape[1] > 0:
+    while unknown.shape[1] > 0:
         if t == len(x):
             raise ValueError(
                 "diffuse marks states that x leaves unknown to its end, wants a "
@@ -546,11 +546,13 @@ def diffuse_start(
             )
         if t > 0:
             mean, cov = model.F @ mean, model.F @ cov @ model.F.T + model.Q
-            B = model.F @ B
+            unknown = model.F @ unknown
         if seen[t]:
             log_p -= float(np.log(L.diagonal()).sum())
             for h, entry in zip(H, x[t], strict=True):
-                mean, cov, B, gained = _absorb_diffuse(mean, cov, B, entry, h)
+                mean, cov, unknown, gained = _absorb_diffuse(
+                    mean, cov, unknown, entry, h
+                )
                 log_p += gained
         t += 1
     start = replace(model, mean=mean, cov=symmetric(cov))
@@ -562,22 +564,22 @@ UNSEEN = 1e-20
 
 
 def _absorb_diffuse(
-    mean: Array, cov: Array, B: Array, x: float, h: Array
+    mean: Array, cov: Array, unknown: Array, x: float, h: Array
 ) -> tuple[Array, Array, Array, float]:
-    """Condition N(mean, cov + κ B Bᵀ), κ → ∞, on x = h z + N(0, 1)."""
+    """Condition N(mean, cov + κ Γ Γᵀ), κ → ∞, on x = h z + N(0, 1); Γ is `unknown`."""
     e = x - h @ mean
-    M, u = cov @ h, B.T @ h
-    S, far = h @ M + 1.0, u @ u
-    if far <= UNSEEN * (h @ h) * (B * B).sum():
-        K = M / S
-        log_p = -0.5 * (LOG_2PI + np.log(S) + e * e / S)
-        return mean + K * e, cov - np.outer(K, M), B, float(log_p)
-    K = B @ u / far  # eq kalman-diffuse-gain
-    cross = np.outer(K, M)
-    cov = cov + S * np.outer(K, K) - cross - cross.T  # eq kalman-diffuse-update
-    B = B @ np.linalg.qr(u[:, None], mode="complete")[0][:, 1:]  # one unknown fewer
-    log_p = -0.5 * (LOG_2PI + np.log(far))  # eq kalman-diffuse-log
-    return mean + K * e, cov, B, float(log_p)
+    Ph, gamma = cov @ h, unknown.T @ h
+    s, seen = h @ Ph + 1.0, gamma @ gamma
+    if seen <= UNSEEN * (h @ h) * (unknown * unknown).sum():
+        K = Ph / s
+        log_p = -0.5 * (LOG_2PI + np.log(s) + e * e / s)
+        return mean + K * e, cov - np.outer(K, Ph), unknown, float(log_p)
+    K = unknown @ gamma / seen  # eq kalman-diffuse-gain
+    cross = np.outer(K, Ph)
+    cov = cov + s * np.outer(K, K) - cross - cross.T  # eq kalman-diffuse-update
+    V = np.linalg.qr(gamma[:, None], mode="complete")[0][:, 1:]  # perpendicular to it
+    log_p = -0.5 * (LOG_2PI + np.log(seen))  # eq kalman-diffuse-log
+    return mean + K * e, cov, unknown @ V, float(log_p)
 
 
 # ------------------------------------------------------------ square roots
