@@ -175,14 +175,6 @@ REFUSALS = {
         *no_kernel(lambda k: gp.Product(k, K), "left"),
         *no_kernel(lambda k: gp.Product(K, k), "right"),
     ],
-    "cholesky": [
-        *no_points(gp.cholesky, "K"),
-        *no_positive(lambda j: gp.cholesky(np.eye(2), j or -1.0), "jitter"),
-        (lambda: gp.cholesky(np.ones((2, 3))), r"^K has shape \(2, 3\), wants"),
-        (lambda: gp.cholesky([[1.0, 0.5], [0.4, 1.0]]), "^K is not symmetric, wants"),
-        (lambda: gp.cholesky(-np.eye(2)), "^K gives .* wants .*raise jitter"),
-        (lambda: gp.cholesky(np.ones((2, 2))), "^K gives .* wants .*raise jitter"),
-    ],
     "condition": [
         *of_data(gp.condition),
         *no_positive(lambda j: gp.condition(K, 0.3, X, Y, j or -1.0), "jitter"),
@@ -202,11 +194,16 @@ REFUSALS = {
         *whole(lambda n: gp.draw(Y, np.eye(6), n, RNG), "n", 1),
         *no_rng(lambda rng: gp.draw(Y, np.eye(6), 1, rng)),
         *no_positive(lambda j: gp.draw(Y, np.eye(6), 1, RNG, j or -1.0), "jitter"),
+        (lambda: gp.draw(Y[:2], np.ones((2, 3)), 1, RNG), r"^cov has shape \(2, 3\)"),
         (
             lambda: gp.draw([0, 0], [[1.0, 0.5], [0.4, 1.0]], 1, RNG),
-            "^cov is not symmetric, wants",
+            r"^cov\[0, 1\] is .* wants a symmetric matrix",
         ),
-        (lambda: gp.draw([0, 0], -np.eye(2), 1, RNG), "^cov gives .* wants"),
+        (lambda: gp.draw([0, 0], -np.eye(2), 1, RNG), "^cov.* wants no variance below"),
+        (
+            lambda: gp.draw([0, 0], np.ones((2, 2)), 1, RNG),
+            "^cov has .* wants .*jitter",
+        ),
     ],
     "leave_one_out": [
         (lambda: gp.leave_one_out(None), "^model is .*wants an object of Regression")
@@ -359,7 +356,6 @@ def good_calls():
     data = (K, 0.3, X.copy(), Y.copy())
     latent = (K, LOGIT, X.copy(), LABELS.copy())
     rng = np.random.default_rng(0)
-    yield gp.cholesky, (np.eye(3) + 0.1,)
     yield gp.condition, data
     yield gp.predict, (MODEL, X.copy())
     yield gp.predict_joint, (MODEL, X.copy())

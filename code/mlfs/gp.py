@@ -37,6 +37,7 @@ from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 from scipy.special import expit, gammaln, log_ndtr, ndtr, ndtri
 
+from mlfs.core.gaussian import factor
 from mlfs.core.numerics import (
     Array,
     BoolArray,
@@ -583,20 +584,6 @@ class Regression:
     log_evidence: float
 
 
-def cholesky(K: Array, jitter: float = 0.0) -> Array:
-    """The lower triangular L with L Lᵀ = K + jitter I, shape (n, n).  Cost O(n³/3).
-
-    Raises:
-        ValueError: `K` is not symmetric, or not positive definite even with the jitter.
-    """
-    K = check_array("K", K, ("n", "n"), low=-LARGE * LARGE, high=LARGE * LARGE)
-    jitter = _check_jitter(jitter)
-    size = np.abs(K).max()
-    if np.abs(K - K.T).max() > 1e-8 * size:
-        raise ValueError("K is not symmetric, wants a covariance matrix")
-    return _cholesky("K", K.copy(), jitter)
-
-
 def condition(
     kernel: Kernel, noise: float, X: Array, y: Array, jitter: float = 0.0
 ) -> Regression:
@@ -614,8 +601,8 @@ def condition(
     L = _cholesky("kernel", K, _check_jitter(jitter))
     alpha = _solve_lower_t(L, _solve_lower(L, y))  # eq gp-alpha
     fit = -0.5 * float(y @ alpha)
-    complexity = -float(np.log(np.diag(L)).sum())
-    log_p = fit + complexity - 0.5 * len(y) * LOG_TWO_PI  # eq gp-evidence
+    complexity = float(np.log(np.diag(L)).sum())
+    log_p = fit - complexity - 0.5 * len(y) * LOG_TWO_PI  # eq gp-evidence
     return Regression(kernel, noise, X.copy(), y.copy(), L, alpha, log_p)
 
 
@@ -657,12 +644,9 @@ def draw(
         ValueError: a malformed argument, or a covariance that is not positive definite:
             closely spaced points need a `jitter`.
     """
-    cov = check_array("cov", cov, ("m", "m"), low=-LARGE * LARGE, high=LARGE * LARGE)
-    mean = check_array("mean", mean, (len(cov),), low=-LARGE, high=LARGE)
+    L = factor("cov", cov, _check_jitter(jitter))
+    mean = check_array("mean", mean, (len(L),), low=-LARGE, high=LARGE)
     n, rng = check_whole("n", n, 1), check_rng(rng)
-    if np.abs(cov - cov.T).max() > 1e-8 * np.abs(cov).max():
-        raise ValueError("cov is not symmetric, wants a covariance matrix")
-    L = _cholesky("cov", cov.copy(), _check_jitter(jitter))
     out: Array = mean + rng.standard_normal((n, len(mean))) @ L.T  # eq gp-draw
     return out
 
@@ -1559,10 +1543,10 @@ def _kalman(
 def _rts(A: Array, path: tuple[Array, ...]) -> tuple[Array, Array]:
     """Mean and variance of f given all of y, from the filter's path, backwards."""
     before, spread, after, spread_after = path
-    # Gain Cₜ = Pₜ Aᵀ (A Pₜ Aᵀ + Q)⁻¹ of all steps at once.
+    # Gain Hₜ = Pₜ Aᵀ (A Pₜ Aᵀ + Q)⁻¹ of all steps at once.
     cross = A[1:] @ spread_after[:-1]
     try:
-        C = np.linalg.solve(spread[1:], cross).swapaxes(1, 2)
+        H = np.linalg.solve(spread[1:], cross).swapaxes(1, 2)
     except np.linalg.LinAlgError:
         raise ValueError(
             "noise is too small beside the kernel's scale, wants more: "
@@ -1572,8 +1556,8 @@ def _rts(A: Array, path: tuple[Array, ...]) -> tuple[Array, Array]:
     m, P = after[-1], spread_after[-1]
     mean[-1], var[-1] = m[0], P[0, 0]
     for i in range(len(A) - 2, -1, -1):
-        m = after[i] + C[i] @ (m - before[i + 1])  # eq gp-rts
-        P = spread_after[i] + C[i] @ (P - spread[i + 1]) @ C[i].T
+        m = after[i] + H[i] @ (m - before[i + 1])  # eq gp-rts
+        P = spread_after[i] + H[i] @ (P - spread[i + 1]) @ H[i].T
         mean[i], var[i] = m[0], P[0, 0]
     return mean, var
 
@@ -1615,7 +1599,10 @@ def _solve_lower_t(L: Array, b: Array) -> Array:
 
 
 def _cholesky(name: str, K: Array, jitter: float) -> Array:
-    """The lower factor of K + jitter I; K is used up."""
+    """The lower factor of K + jitter I.  K was made here and is used up.
+
+    A matrix from outside is checked and kept: that is `mlfs.core.gaussian.factor`.
+    """
     K[np.diag_indices_from(K)] += jitter
     size = float(np.diag(K).max())
     try:
