@@ -573,6 +573,32 @@ def _bin_by_bin(spikes: Array, centre: Array, earlier: Array, rng: Rng) -> Array
     return out
 
 
+def _random_walk(
+    spikes: Array, centre: Array, earlier: Array, rng: Rng, dt: float = 0.05
+) -> Array:
+    """As `track`, with particles that have a position only."""
+    step = np.sqrt(np.mean(np.diff(earlier, axis=0) ** 2))
+
+    def log_rate(z: Array) -> Array:
+        squares = ((z[:, None] - centre) ** 2).sum(axis=2)
+        out: Array = np.log(0.5 + 20.0 * np.exp(-0.5 * squares / 8.0**2))
+        return out
+
+    def draw_first(N: int, rng: Rng) -> Array:
+        return rng.uniform(0.0, 100.0, (N, 2))
+
+    def draw_next(z: Array, t: int, rng: Rng) -> Array:
+        return np.clip(z + step * rng.normal(size=z.shape), 0.0, 100.0)
+
+    likelihood = particle.spike_likelihood(log_rate, dt)
+    model = particle.StateSpace(draw_first, draw_next, likelihood)
+    return particle.particle_filter(model, spikes, 300, rng).mean
+
+
+def _rates_for_counts(spikes: Array, centre: Array, earlier: Array, rng: Rng) -> Array:
+    return _random_walk(spikes, centre, earlier, rng, dt=1.0)
+
+
 # ------------------------------------------------------------ laws
 
 
@@ -641,6 +667,17 @@ def _near_kalman(
     return True
 
 
+def _median_error(found: Any, truth: Array | None = None) -> float:
+    truth = _rat()[1] if truth is None else truth
+    away = np.linalg.norm(np.asarray(found, dtype=float) - truth, axis=1)
+    return float(np.median(away[20:]))
+
+
+def _same_path(one: Any, other: Any) -> bool:
+    """Within 3 cm: so near do runs of one mistake stay, and no two mistakes come."""
+    return _median_error(one, np.asarray(other, dtype=float)) < 3.0
+
+
 LARGEST_ERROR = 5.0  # cm; the median over the half minute, its first second left out
 
 
@@ -648,7 +685,7 @@ def _finds_the_rat(result: Any, spikes: Array, **_: Any) -> bool | str:
     found = np.asarray(result, dtype=float)
     if found.shape != (len(spikes), 2):
         return f"your path has shape {found.shape}, wants {(len(spikes), 2)}"
-    error = float(np.median(np.linalg.norm(found - _rat()[1], axis=1)[20:]))
+    error = _median_error(found)
     return error < LARGEST_ERROR or (
         f"the median error is {error:.1f} cm, wants below {LARGEST_ERROR:g} cm"
     )
@@ -916,7 +953,13 @@ EXERCISES = (
         "track(spikes, centre, earlier, rng) -> path, shape (T, 2), in cm",
         track,
         _rat_cases,
-        laws=(Law("the median error is below 5 cm", _finds_the_rat),),
+        laws=(
+            Law(
+                "the median error is below 5 cm",
+                _finds_the_rat,
+                measure=lambda result, **_: f"{_median_error(result):.1f} cm",
+            ),
+        ),
         mistakes=(
             Mistake(
                 "in the middle",
@@ -937,8 +980,21 @@ EXERCISES = (
                 "the dynamics carry over what earlier ones said.",
                 _bin_by_bin,
             ),
+            Mistake(
+                "velocity forgotten",
+                "Your particles forget their velocity. A rat that runs keeps running: "
+                "let the state hold where it is and how fast it goes.",
+                _random_walk,
+            ),
+            Mistake(
+                "no bin width",
+                "Your expected counts are rates. In a bin of 0.05 s a neuron fires "
+                "0.05 times its rate.",
+                _rates_for_counts,
+            ),
         ),
         compare=False,
         seconds=60.0,
+        alike=_same_path,
     ),
 )
