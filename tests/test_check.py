@@ -407,6 +407,54 @@ def test_parts_of_a_result_are_judged_and_named(candidate, message):
 
 
 @pytest.mark.parametrize(
+    ("after", "names"),
+    [
+        ("means (T,), log_p", ("means", "log_p")),
+        ("A (K, K), c (T,) of row sums", ("A", "c")),
+        ("y, shape (K,)", ()),
+        ("a number", ()),
+        ("cotangents of a and of b", ()),
+        ("path (T,), log probability", ()),
+    ],
+)
+def test_a_signature_names_the_parts_of_a_result(after, names):
+    assert Exercise("f", f"f(x) -> {after}", step, list).parts == names
+
+
+def test_parts_are_called_by_name_and_those_that_are_right_are_left_out(
+    toy, monkeypatch
+):
+    def moments(x):
+        return x + 1, x * 2, float(x.sum())
+
+    def version(*change):
+        return lambda x: tuple(c(v) for c, v in zip(change, moments(x), strict=True))
+
+    def same(v):
+        return v
+
+    def off(v):
+        return v + 1
+
+    task = Exercise(
+        "moments",
+        "moments(x) -> mean (T,), var (T,), log_p",
+        moments,
+        lambda rng: [Case({"x": np.arange(3.0)})],
+        laws=(Law("never", lambda r, x: r[2] > 9),),
+    )
+    monkeypatch.setattr(toy, "EXERCISES", (task,))
+    report = failure("toy.moments", version(same, same, off))
+    assert "log_p (result[2]) differs: expected 3, got 4." in report.message
+    assert (report.expected, report.got) == ("result[2] = 3", "result[2] = 4")
+    report = failure("toy.moments", version(same, lambda v: v[:2], same))
+    assert "var (result[1]) has shape (2,), wanted (3,)" in report.message
+    assert report.got == "result[1] = [0., 2.]"
+    for change in (version(off, off, off), moments):  # all differ, or none does
+        assert "result[0] = " in failure("toy.moments", change).got
+
+
+@pytest.mark.parametrize(
     "candidate",
     [
         changed(top=np.float64),
@@ -682,6 +730,32 @@ def test_hard_mode_is_judged_by_laws_alone():
     assert len(calls) == 3  # each case once, and the first again
     report = failure("toy.hard", lambda n, rng: "text")
     assert "x has n entries (judging it raised AttributeError" in report.message
+
+
+def test_a_law_may_say_how_well_a_result_does(toy, monkeypatch):
+    law = Law("small", lambda y, **_: True, measure=lambda y, **_: f"{len(y)} long")
+    one = Exercise("step", "step(x, A)", step, toy._step_cases, laws=(law,))
+    monkeypatch.setattr(toy, "EXERCISES", (one,))
+    message = check("toy.step", step).message
+    assert message == "3 cases, 1 law: 1 long; 3 long; 4 long."
+
+
+def test_where_laws_judge_a_mistake_may_be_known_by_likeness(toy, monkeypatch):
+    def hard(alike):
+        given = {
+            f: getattr(toy.HARD, f) for f in inspect.signature(Exercise).parameters
+        }
+        return (Exercise(**given | {"alike": alike}),)
+
+    def far_in_another_order(n, rng):
+        return 9 + rng.normal(size=2 * n)[n:]
+
+    for alike, hint in (
+        (None, None),
+        (lambda a, b: abs(a.mean() - b.mean()) < 5, "far"),
+    ):
+        monkeypatch.setattr(toy, "EXERCISES", hard(alike))
+        assert failure("toy.hard", far_in_another_order).hint == hint
 
 
 # Hints

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,7 +48,7 @@ def judge(name: str, task: Exercise, candidate: Any, seconds: float) -> Report:
     if problem.loose if problem else not task.compare:
         chance = _chance(task, candidate, cases[index], outcomes[index], left)
     if not any(problems) and not chance:
-        return _pass(name, task, outcomes)
+        return _pass(name, task, cases, outcomes)
     known = None if chance else _matched(task, cases, outcomes)
     return Report(
         name,
@@ -137,14 +138,22 @@ def _problem(
         return Problem("the result is an iterator, wanted a list: list(...)")
     form = task.compare and (misfit(expected, got) or nonfinite(expected, got))
     if form:
-        return Problem(form)
+        return Problem(_with_name(task, form))
     if outcome.mutated:
         names = ", ".join(outcome.mutated)
         return Problem(f"it changed its argument {names}: work on a copy")
     wrong = task.compare and deviation(expected, got, task.rtol, task.atol)
     if wrong:
-        return Problem(wrong, loose=True)
+        return Problem(_with_name(task, wrong), loose=True)
     return _broken_law(task, case, outcome)
+
+
+def _with_name(task: Exercise, message: str) -> str:
+    """A message about result[2] with the name that the signature gives that part."""
+    found = re.match(r"(result\[(\d+)\]\S*) ", message)
+    if not found or int(found[2]) >= len(task.parts):
+        return message
+    return f"{task.parts[int(found[2])]} ({found[1]}) {message[found.end() :]}"
 
 
 def _broken_law(task: Exercise, case: Case, outcome: Outcome) -> Problem | None:
@@ -201,19 +210,30 @@ def _matched(
 def _matches(task: Exercise, mistake: Outcome, candidate: Outcome) -> bool:
     if candidate.expired:
         return isinstance(mistake.error, TimeIsUp)
+    if task.alike and not (mistake.error or candidate.error):
+        same_form = not misfit(mistake.value, candidate.value)
+        return same_form and task.alike(mistake.value, candidate.value)
     return _agree(task, mistake, candidate)
 
 
 # Wording
 
 
-def _pass(name: str, task: Exercise, outcomes: Sequence[Outcome]) -> Report:
+def _pass(
+    name: str, task: Exercise, cases: Sequence[Case], outcomes: Sequence[Outcome]
+) -> Report:
     counts = [(len(outcomes), "case"), (len(task.laws), "law")]
     parts = [f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts if n]
+    reached = [
+        str(call(partial(law.measure, outcome.value), case).value)
+        for law in task.laws
+        if law.measure
+        for case, outcome in zip(cases, outcomes, strict=True)
+    ]
     return Report(
         name,
         "passed",
-        f"{', '.join(parts)}.",
+        f"{', '.join(parts)}{': ' if reached else ''}{'; '.join(reached)}.",
         printed=outcomes[0].printed,
         limited=can_limit_time(),
     )
@@ -243,16 +263,40 @@ def _evidence(
         else show(value, name)
         for name, value in arguments.items()
     ]
-    error = outcome.error
+    error, got = outcome.error, outcome.value
     nothing = error or outcome.expired
+    wrong = () if nothing or not task.compare else _wrong_parts(task, expected, got)
+    if wrong:
+        texts = [
+            "\n".join(show(v[i], f"result[{i}]") for i in wrong)
+            for v in (expected, got)
+        ]
+    else:
+        texts = [show(value, _root(value)) for value in (expected, got)]
     return {
         "inputs": "\n".join(inputs),
-        "expected": show(expected, _root(expected)) if task.compare else "",
-        "got": "" if nothing else show(outcome.value, _root(outcome.value)),
+        "expected": texts[0] if task.compare else "",
+        "got": "" if nothing else texts[1],
         "line": place(error) if error else "",
         "printed": outcome.printed,
         "warned": outcome.warned,
     }
+
+
+def _wrong_parts(task: Exercise, expected: Any, got: Any) -> tuple[int, ...]:
+    """Which parts of a tuple differ; none where all do, or where that is not the point.
+
+    The others are right, and need not be shown.
+    """
+    tuples = isinstance(expected, tuple) and isinstance(got, tuple)
+    if not tuples or len(expected) != len(got) or _root(expected) == "":
+        return ()
+    wrong = tuple(
+        i
+        for i, (e, g) in enumerate(zip(expected, got, strict=True))
+        if misfit(e, g) or nonfinite(e, g) or deviation(e, g, task.rtol, task.atol)
+    )
+    return wrong if len(wrong) < len(expected) else ()
 
 
 def _root(value: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import pkgutil
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ import numpy as np
 from mlfs.book import exercises as _shelf
 
 Function = Callable[..., Any]
+
+
+# a comma between parts, not within a shape; a name, its shape, and what it is
+_COMMA = re.compile(r", (?![^(]*\))")
+_PART = re.compile(r"([A-Za-z]\w*)( \([^()]*\))?( (of|with) .*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +57,13 @@ class Law:
     """A statement about every right result, and the function that judges it.
 
     `holds(result, **arguments)` returns whether the statement holds, or a text that
-    says in what way it does not.
+    says in what way it does not.  `measure`, called alike, says in a few words how well
+    a result does that passes.
     """
 
     statement: str
     holds: Callable[..., bool | str]
+    measure: Callable[..., str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,8 @@ class Exercise:
     """A function to write: its signature, the right version, cases, laws and mistakes.
 
     With `compare=False` the laws alone judge a result: they are the acceptance criteria
-    of a task that has more than one right answer.
+    of a task that has more than one right answer.  `alike` tells then whether two
+    results show the same mistake, where who made it may have drawn in another order.
 
     Raises:
         ValueError: the signature is not that of `name`, or two mistakes share a name.
@@ -92,6 +101,7 @@ class Exercise:
     atol: float = 1e-10
     compare: bool = True
     seconds: float = 10.0  # that an answer may take for all cases together
+    alike: Callable[[Any, Any], bool] | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -105,6 +115,19 @@ class Exercise:
             raise ValueError(
                 f"mistakes of {self.name} must differ in name, got {names}"
             )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts of a result, as the signature gives them after its arrow.
+
+        Empty where it names none: "f(x) -> means (T,), log_p" has two, "f(x) -> a
+        number" has none.
+        """
+        after = self.signature.partition(" -> ")[2]
+        found = [_PART.fullmatch(part) for part in _COMMA.split(after)]
+        names = tuple(match[1] for match in found if match)
+        clear = len(names) == len(found) > 1 and "shape" not in names
+        return names if clear else ()
 
     def generate(self) -> tuple[Case, ...]:
         """The cases, the same ones every time.

@@ -157,17 +157,23 @@ def _line(
     means, variances, log_p = np.empty(len(x)), np.empty(len(x)), 0.0
     for t in range(len(x)):
         if t > 0 or not first:
-            mean = f * mean
+            mean = mean if slip == "mean stays" else f * mean
             var = (f if slip == "f once" else f * f) * var
-            var += 0.0 if slip == "no q" else q
+            var += {"no q": 0.0, "q squared": q * q}.get(slip, q)
+        if slip == "recorded early":
+            means[t], variances[t] = mean, var
         S, e = var + r, x[t] - mean
-        spread = r if slip == "density of the noise" else S
-        log_p += -0.5 * (LOG_2PI + np.log(spread) + e * e / spread)
-        if slip == "log of the root":
-            log_p -= 0.5 * np.log(S)
         K = r / S if slip == "gain upside down" else var / S
         mean, var = mean + K * e, var if slip == "same variance" else var - K * var
-        means[t], variances[t] = mean, var
+        if slip == "density afterwards":
+            S, e = var + r, x[t] - mean
+        spread = r if slip == "density of the noise" else S
+        log_p += -0.5 * (np.log(spread) + e * e / spread)
+        log_p -= 0.0 if slip == "no 2 pi" else 0.5 * LOG_2PI
+        if slip == "log of the root":
+            log_p -= 0.5 * np.log(S)
+        if slip != "recorded early":
+            means[t], variances[t] = mean, var
     return means, variances, float(log_p)
 
 
@@ -207,6 +213,34 @@ def _whole_log(x: Array, f: float, q: float, r: float, mean: float, var: float) 
     return _line(x, f, q, r, mean, var, slip="log of the root")
 
 
+def _density_afterwards(
+    x: Array, f: float, q: float, r: float, mean: float, var: float
+) -> Line:
+    return _line(x, f, q, r, mean, var, slip="density afterwards")
+
+
+def _line_no_2pi(
+    x: Array, f: float, q: float, r: float, mean: float, var: float
+) -> Line:
+    return _line(x, f, q, r, mean, var, slip="no 2 pi")
+
+
+def _recorded_early(
+    x: Array, f: float, q: float, r: float, mean: float, var: float
+) -> Line:
+    return _line(x, f, q, r, mean, var, slip="recorded early")
+
+
+def _mean_stays(
+    x: Array, f: float, q: float, r: float, mean: float, var: float
+) -> Line:
+    return _line(x, f, q, r, mean, var, slip="mean stays")
+
+
+def _q_squared(x: Array, f: float, q: float, r: float, mean: float, var: float) -> Line:
+    return _line(x, f, q, r, mean, var, slip="q squared")
+
+
 def _matrices(
     mean: Array, cov: Array, F: Array, Q: Array, H: Array, R: Array, x: Array, slip: str
 ) -> Line:
@@ -215,12 +249,14 @@ def _matrices(
     for t in range(len(x)):
         if t > 0 or slip == "predicts first":
             mean = F @ mean
-            cov = F.T @ cov @ F if slip == "F turned" else F @ cov @ F.T
+            left = F.T if slip == "F turned" else F
+            cov = left @ cov @ (F if slip in ("F turned", "F twice") else F.T)
             cov = cov if slip == "no Q" else cov + Q
         S = H @ cov @ H.T + (0 * R + 1e-9 * np.eye(len(R)) if slip == "no R" else R)
         e = x[t] - H @ mean
         log_det = np.linalg.slogdet(S)[1]
-        log_det += 0 if slip == "no 2 pi" else len(S) * LOG_2PI
+        count = {"no 2 pi": 0, "2 pi once": 1, "n for D": len(F)}.get(slip, len(S))
+        log_det += count * LOG_2PI
         log_p += -0.5 * (log_det + e @ np.linalg.solve(S, e))
         K = np.linalg.solve(S, H @ cov).T
         mean = mean + K @ e
@@ -265,10 +301,28 @@ def _plus(
     return _matrices(mean, cov, F, Q, H, R, x, "plus")
 
 
+def _F_twice(
+    mean: Array, cov: Array, F: Array, Q: Array, H: Array, R: Array, x: Array
+) -> Line:
+    return _matrices(mean, cov, F, Q, H, R, x, "F twice")
+
+
+def _2pi_once(
+    mean: Array, cov: Array, F: Array, Q: Array, H: Array, R: Array, x: Array
+) -> Line:
+    return _matrices(mean, cov, F, Q, H, R, x, "2 pi once")
+
+
+def _n_for_D(
+    mean: Array, cov: Array, F: Array, Q: Array, H: Array, R: Array, x: Array
+) -> Line:
+    return _matrices(mean, cov, F, Q, H, R, x, "n for D")
+
+
 def _look_back(F: Array, Q: Array, mean: Array, cov: Array, slip: str) -> Moments:
     old_mean, old_cov = mean, cov
     mean, cov = mean.copy(), cov.copy()
-    for t in range(len(mean) - 2, -1, -1):
+    for t in range(len(mean) - 2, 0 if slip == "stops early" else -1, -1):
         ahead = F @ cov[t] @ F.T + (0 * Q if slip == "no Q" else Q)
         turn = F.T if slip == "F turned" else F
         G = np.linalg.solve(ahead, turn @ cov[t]).T
@@ -277,6 +331,7 @@ def _look_back(F: Array, Q: Array, mean: Array, cov: Array, slip: str) -> Moment
         start = mean[t] if slip == "not predicted" else F @ mean[t]
         mean[t] = mean[t] + G @ (last - start)
         change = ahead - wide if slip == "sign" else wide - ahead
+        change = wide - cov[t] if slip == "covariance not predicted" else change
         if slip == "covariance forgotten":
             continue
         cov[t] = cov[t] + G @ change @ G.T
@@ -305,6 +360,14 @@ def _not_predicted(F: Array, Q: Array, mean: Array, cov: Array) -> Moments:
 
 def _same_covariance(F: Array, Q: Array, mean: Array, cov: Array) -> Moments:
     return _look_back(F, Q, mean, cov, "covariance forgotten")
+
+
+def _stops_early(F: Array, Q: Array, mean: Array, cov: Array) -> Moments:
+    return _look_back(F, Q, mean, cov, "stops early")
+
+
+def _covariance_not_predicted(F: Array, Q: Array, mean: Array, cov: Array) -> Moments:
+    return _look_back(F, Q, mean, cov, "covariance not predicted")
 
 
 def _gain_of_the_step_before(
@@ -399,6 +462,33 @@ EXERCISES = (
                 "front: half of its log.",
                 _whole_log,
             ),
+            Mistake(
+                "density afterwards",
+                "Your log_p judges x[t] after the update, when the filter has seen "
+                "it. Add to log_p before you change mean and var.",
+                _density_afterwards,
+            ),
+            Mistake(
+                "no 2 pi",
+                "Your log_p lacks log 2 pi, halved, for each observation.",
+                _line_no_2pi,
+            ),
+            Mistake(
+                "recorded early",
+                "You record mean and var before the update. Filtered moments have "
+                "seen x[t].",
+                _recorded_early,
+            ),
+            Mistake(
+                "mean stays",
+                "Your mean does not move when time passes: multiply it by f, too.",
+                _mean_stays,
+            ),
+            Mistake(
+                "q squared",
+                "You add q * q. q is a variance already, not a standard deviation.",
+                _q_squared,
+            ),
         ),
     ),
     Exercise(
@@ -438,6 +528,23 @@ EXERCISES = (
                 "Your covariance grows when you look. The update subtracts.",
                 _plus,
             ),
+            Mistake(
+                "F twice",
+                "Your prediction has F @ cov @ F. The second F is transposed.",
+                _F_twice,
+            ),
+            Mistake(
+                "2 pi once",
+                "Your log_p has log 2 pi once for each x[t], wants it D times: once "
+                "for each of its entries.",
+                _2pi_once,
+            ),
+            Mistake(
+                "n for D",
+                "Your log_p counts log 2 pi n times, for the entries of the state. "
+                "It is the density of x[t], which has D.",
+                _n_for_D,
+            ),
         ),
     ),
     Exercise(
@@ -450,7 +557,9 @@ EXERCISES = (
             Mistake(
                 "filtered ahead",
                 "You use what the filter said about step t + 1. Use what the "
-                "smoother has just found there: it knows all that follows.",
+                "smoother has just found there: it knows all that follows. If you do "
+                "read your own copies, your loop runs the wrong way: it must go from "
+                "the last step to the first.",
                 _filtered_ahead,
             ),
             Mistake(
@@ -480,6 +589,18 @@ EXERCISES = (
                 "same covariance",
                 "Your means are right, your covariances are still the filter's.",
                 _same_covariance,
+            ),
+            Mistake(
+                "stops early",
+                "Your loop leaves out step 0: range(T - 2, -1, -1) ends there, "
+                "since a range never reaches its end.",
+                _stops_early,
+            ),
+            Mistake(
+                "covariance not predicted",
+                "You subtract the filtered covariance at t. Subtract what was "
+                "predicted for t + 1, F @ cov[t] @ F.T + Q.",
+                _covariance_not_predicted,
             ),
         ),
     ),
