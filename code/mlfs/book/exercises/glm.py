@@ -14,7 +14,7 @@ from scipy.special import gammaln
 
 from mlfs import glm
 from mlfs.book.exercise import Case, Exercise, Law, Mistake
-from mlfs.core.numerics import Array, IntArray
+from mlfs.core.numerics import Array, BoolArray, IntArray
 
 Rng = np.random.Generator
 Tuning = tuple[Array, Array, Array]
@@ -140,9 +140,17 @@ def _key(spikes: IntArray) -> str:
     return hashlib.sha256(np.asarray(spikes, dtype=np.int64).tobytes()).hexdigest()
 
 
-def _cell_cases(rng: Rng) -> Iterator[Case]:
-    for i in range(3):
-        yield Case(unknown_cell(rng), f"unknown cell {i + 1}")
+# Three mice take seconds to simulate: the cases, by the state of `rng` they start from.
+_CELLS: dict[str, tuple[Case, ...]] = {}
+
+
+def _cell_cases(rng: Rng) -> tuple[Case, ...]:
+    start = str(rng.bit_generator.state)
+    if start not in _CELLS:
+        _CELLS[start] = tuple(
+            Case(unknown_cell(rng), f"unknown cell {i + 1}") for i in range(3)
+        )
+    return _CELLS[start]
 
 
 # ------------------------------------------------------------ what is asked
@@ -275,6 +283,32 @@ def _last_edge_lost(x: Array, low: float, high: float, n: int) -> Array:
     return out
 
 
+def _last_edge_raises(x: Array, low: float, high: float, n: int) -> Array:
+    index = np.floor((x - low) / (high - low) * n).astype(int)
+    out: Array = np.eye(n)[index]
+    return out
+
+
+def _n_edges(x: Array, low: float, high: float, n: int) -> Array:
+    index = np.digitize(x, np.linspace(low, high, n)) - 1
+    out: Array = np.eye(n)[index]
+    return out
+
+
+def _low_forgotten(x: Array, low: float, high: float, n: int) -> Array:
+    index = np.minimum(np.floor(x / (high - low) * n).astype(int), n - 1)
+    out: Array = np.eye(n)[index]
+    return out
+
+
+def _integers(x: Array, low: float, high: float, n: int) -> IntArray:
+    return one_hot(x, low, high, n).astype(np.int64)
+
+
+def _booleans(x: Array, low: float, high: float, n: int) -> BoolArray:
+    return one_hot(x, low, high, n).astype(bool)
+
+
 def _one_too_far(x: Array, low: float, high: float, n: int) -> Array:
     index = np.digitize(x, np.linspace(low, high, n + 1))
     out: Array = (index[:, None] == np.arange(n)).astype(float)
@@ -301,6 +335,11 @@ def _no_factorial(w: Array, X: Array, y: Array, dt: float) -> float:
     return log_likelihood(w, X, y, dt) + float(gammaln(y + 1).sum())
 
 
+def _factorial_of_one_less(w: Array, X: Array, y: Array, dt: float) -> float:
+    eta = np.log(dt) + X @ w
+    return float(np.sum(y * eta - np.exp(eta) - gammaln(y)))
+
+
 def _mean_likelihood(w: Array, X: Array, y: Array, dt: float) -> float:
     return log_likelihood(w, X, y, dt) / len(y)
 
@@ -324,6 +363,10 @@ def _gradient_mean(w: Array, X: Array, y: Array, dt: float) -> Array:
 def _gradient_of_rates(w: Array, X: Array, y: Array, dt: float) -> Array:
     out: Array = X.T @ (y / dt - np.exp(X @ w))
     return out
+
+
+def _gradient_extra_dt(w: Array, X: Array, y: Array, dt: float) -> Array:
+    return dt * gradient(w, X, y, dt)
 
 
 def _step_no_dt(w: Array, X: Array, y: Array, dt: float) -> Array:
@@ -355,6 +398,25 @@ def _step_residual_not_divided(w: Array, X: Array, y: Array, dt: float) -> Array
     return np.asarray(
         np.linalg.solve(X.T @ (mu[:, None] * X), X.T @ (mu * z)), dtype=float
     )
+
+
+def _weighted(X: Array, h: Array, z: Array) -> Array:
+    """The regression of z on X with weights h, (D,)."""
+    return np.asarray(np.linalg.solve(X.T @ (h[:, None] * X), X.T @ (h * z)))
+
+
+def _step_weights_turned(w: Array, X: Array, y: Array, dt: float) -> Array:
+    mu = dt * np.exp(X @ w)
+    return _weighted(X, 1 / mu, X @ w + (y - mu) / mu)
+
+
+def _step_downhill(w: Array, X: Array, y: Array, dt: float) -> Array:
+    return 2 * w - irls_step(w, X, y, dt)
+
+
+def _step_weights_squared(w: Array, X: Array, y: Array, dt: float) -> Array:
+    mu = dt * np.exp(X @ w)
+    return _weighted(X, mu**2, X @ w + (y - mu) / mu)
 
 
 def _grid_of(line: Any, n_rows: int, n_columns: int) -> Array:
@@ -390,6 +452,29 @@ def _flat_neighbours(n_rows: int, n_columns: int) -> Array:
     return smoothness_grid(1, n_rows * n_columns)
 
 
+def _rows_joined(n_rows: int, n_columns: int) -> Array:
+    down = smoothness_grid(n_rows, 1)
+    along = smoothness_grid(1, n_rows * n_columns)
+    return np.asarray(np.kron(down, np.eye(n_columns)) + along, dtype=float)
+
+
+def _diagonals_too(n_rows: int, n_columns: int) -> Array:
+    P, n = smoothness_grid(n_rows, n_columns), n_columns
+    for i in range(n_rows - 1):
+        for j in range(n_columns - 1):
+            for one, other in (
+                (i * n + j, i * n + n + j + 1),
+                (i * n + j + 1, i * n + n + j),
+            ):
+                P[[one, other], [one, other]] += 1
+                P[[one, other], [other, one]] -= 1
+    return P
+
+
+def _grid_of_integers(n_rows: int, n_columns: int) -> IntArray:
+    return smoothness_grid(n_rows, n_columns).astype(np.int64)
+
+
 def _exchanged(n_rows: int, n_columns: int) -> Array:
     return smoothness_grid(n_columns, n_rows)
 
@@ -400,6 +485,22 @@ def _doubled(n_rows: int, n_columns: int) -> Array:
 
 def _half_deviance(y: Array, mu: Array) -> float:
     return deviance(y, mu) / 2
+
+
+def _fraction_turned(y: Array, mu: Array) -> float:
+    return float(2 * np.sum(mu - y)) - _log_part(y, mu)
+
+
+def _means_turned(y: Array, mu: Array) -> float:
+    return _log_part(y, mu) - float(2 * np.sum(mu - y))
+
+
+def _log_part(y: Array, mu: Array) -> float:
+    return deviance(y, mu) - float(2 * np.sum(mu - y))
+
+
+def _deviance_negative(y: Array, mu: Array) -> float:
+    return -deviance(y, mu)
 
 
 def _nan_at_zero(y: Array, mu: Array) -> float:
@@ -435,12 +536,55 @@ def _round_the_end(y: Array, basis: Array) -> Array:
     return out
 
 
+def _round_by_index(y: Array, basis: Array) -> Array:
+    out = np.zeros((len(y), basis.shape[1]))
+    for t in range(len(y)):
+        for lag in range(len(basis)):
+            out[t] += basis[lag] * y[t - 1 - lag]
+    return out
+
+
+def _starts_late(y: Array, basis: Array) -> Array:
+    out = history(y, basis)
+    out[: len(basis)] = 0.0
+    return out
+
+
+def _starts_a_bin_later(y: Array, basis: Array) -> Array:
+    out = history(y, basis)
+    out[: len(basis) + 1] = 0.0
+    return out
+
+
 def _the_future(y: Array, basis: Array) -> Array:
     return glm.filtered(y[::-1], basis, 1)[::-1].copy()
 
 
 def _whole_bins(y: IntArray, mu: Array, place: Array) -> Array:
     return rescaled(y, mu, np.ones_like(place))
+
+
+def _on_clock(clock: Array) -> Array:
+    out: Array = 1 - np.exp(-np.diff(np.sort(clock), prepend=0.0))
+    return out
+
+
+def _own_bin_twice(y: IntArray, mu: Array, place: Array) -> Array:
+    at = np.repeat(np.arange(len(y)), y.astype(np.intp))
+    return _on_clock(np.cumsum(mu)[at] + place * mu[at])
+
+
+def _place_ignored(y: IntArray, mu: Array, place: Array) -> Array:
+    return rescaled(y, mu, np.zeros_like(place))
+
+
+def _place_from_the_end(y: IntArray, mu: Array, place: Array) -> Array:
+    return rescaled(y, mu, 1 - place)
+
+
+def _place_alone(y: IntArray, mu: Array, place: Array) -> Array:
+    at = np.repeat(np.arange(len(y)), y.astype(np.intp))
+    return _on_clock(np.cumsum(mu)[at] - mu[at] + place)
 
 
 def _not_exponential(y: IntArray, mu: Array, place: Array) -> Array:
@@ -520,6 +664,20 @@ def _oversmoothed(
     return _fitted(x, y, heading, speed, spikes, dt, 1e4)
 
 
+def _map_turned(
+    x: Array, y: Array, heading: Array, speed: Array, spikes: IntArray, dt: float
+) -> Tuning:
+    p, h, s = tuning(x, y, heading, speed, spikes, dt)
+    return p.T, h, s
+
+
+def _not_centred(
+    x: Array, y: Array, heading: Array, speed: Array, spikes: IntArray, dt: float
+) -> Tuning:
+    p, h, s = tuning(x, y, heading, speed, spikes, dt)
+    return p - p.min(), h - h.min(), s - s.min()
+
+
 def _factors(
     x: Array, y: Array, heading: Array, speed: Array, spikes: IntArray, dt: float
 ) -> Tuning:
@@ -552,10 +710,25 @@ def _close_to_the_truth(result: Any, spikes: IntArray, **_: Any) -> bool | str:
         ("position", "heading", "speed"), result, true, ACCURACY, strict=True
     ):
         values = np.asarray(found, dtype=float)
-        error = float(np.sqrt(np.mean((values - want) ** 2)))
+        error = _root_mean_square(values - want)
         if not error <= most:
-            return f"{name} is off by {error:.2f} root mean square, {most} is allowed"
+            text = f"{name} is off by {error:.2f} root mean square, {most} is allowed"
+            return text + _would_do(values, want, most)
     return True
+
+
+def _root_mean_square(x: Array) -> float:
+    return float(np.sqrt(np.mean(x**2)))
+
+
+def _would_do(found: Array, want: Array, most: float) -> str:
+    """What to say where the transpose, or taking off the mean, makes it right."""
+    centred = found - found.mean()
+    if _root_mean_square(centred - want) <= most:
+        return f"; its mean is {found.mean():.2f}, take it off"
+    if _root_mean_square(centred.T - want) <= most:
+        return "; transpose it: rows run along y, columns along x"
+    return ""
 
 
 NO_DT = (
@@ -584,6 +757,34 @@ EXERCISES = (
                 _last_edge_lost,
             ),
             Mistake(
+                "last edge out of range",
+                "x = high gets the number n, and the bins end at n - 1: the last "
+                "bin is closed on both sides.",
+                _last_edge_raises,
+            ),
+            Mistake(
+                "n edges",
+                "n edges make n - 1 bins: np.linspace needs n + 1.",
+                _n_edges,
+            ),
+            Mistake(
+                "low forgotten",
+                "The range starts at low, not at 0: take low off first.",
+                _low_forgotten,
+            ),
+            Mistake(
+                "integers",
+                "Your bins are right, of integers. Return floats, 0.0 and 1.0: the "
+                "columns are factors of weights.",
+                _integers,
+            ),
+            Mistake(
+                "booleans",
+                "Your bins are right, of booleans. Return floats, 0.0 and 1.0: add "
+                ".astype(float).",
+                _booleans,
+            ),
+            Mistake(
                 "one too far",
                 "np.digitize counts bins from 1: subtract one, or all shifts by a bin.",
                 _one_too_far,
@@ -604,7 +805,7 @@ EXERCISES = (
             Mistake(
                 "log without dt",
                 "Your mean has the bin width, your log mean has not: its logarithm is "
-                "log(dt) + X @ w. This is the slip of the seminar's session.",
+                "log(dt) + X @ w.",
                 _log_without_dt,
             ),
             Mistake("no dt", NO_DT, _no_dt),
@@ -613,6 +814,12 @@ EXERCISES = (
                 "log y! is missing. It moves no maximum, but without it the number is "
                 "no log probability. scipy.special.gammaln(y + 1) is log y!.",
                 _no_factorial,
+            ),
+            Mistake(
+                "factorial of one less",
+                "gammaln(y) is the log of (y - 1)!, and infinite at 0. log y! is "
+                "gammaln(y + 1).",
+                _factorial_of_one_less,
             ),
             Mistake(
                 "mean", "You return the mean over bins: add them up.", _mean_likelihood
@@ -646,6 +853,12 @@ EXERCISES = (
                 "counts: y and dt * exp(X @ w).",
                 _gradient_of_rates,
             ),
+            Mistake(
+                "an extra dt",
+                "You multiply by dt once more. It is in mu already, and that is "
+                "enough.",
+                _gradient_extra_dt,
+            ),
         ),
     ),
     Exercise(
@@ -677,6 +890,22 @@ EXERCISES = (
                 "In the working response the residual is divided by mu: eta is a "
                 "logarithm, and a count off by mu is a logarithm off by about 1.",
                 _step_residual_not_divided,
+            ),
+            Mistake(
+                "weights turned",
+                "You weight by 1 / mu. A bin with a larger mean tells more: weight mu.",
+                _step_weights_turned,
+            ),
+            Mistake(
+                "downhill",
+                "You go the wrong way: the new w is w plus what the solve gives.",
+                _step_downhill,
+            ),
+            Mistake(
+                "weights squared",
+                "Your weights count twice. For lstsq, multiply rows and response by "
+                "the root of mu.",
+                _step_weights_squared,
             ),
         ),
         rtol=1e-7,
@@ -711,6 +940,22 @@ EXERCISES = (
                 "You treat the flattened map as one line: the end of a row and the "
                 "start of the next are no neighbours, and vertical pairs are missing.",
                 _flat_neighbours,
+            ),
+            Mistake(
+                "rows joined",
+                "The last bin of a row and the first of the next are no neighbours.",
+                _rows_joined,
+            ),
+            Mistake(
+                "diagonals too",
+                "You charge diagonal pairs. Neighbours share a side, not a corner "
+                "only.",
+                _diagonals_too,
+            ),
+            Mistake(
+                "integers",
+                "Your matrix is right, of integers. Return floats.",
+                _grid_of_integers,
             ),
             Mistake(
                 "exchanged",
@@ -750,6 +995,21 @@ EXERCISES = (
                 "predicted right.",
                 _no_means,
             ),
+            Mistake(
+                "fraction turned",
+                "You take log(mu / y): the fraction is the other way round.",
+                _fraction_turned,
+            ),
+            Mistake(
+                "means turned",
+                "The signs of the other two terms are turned: - y + mu.",
+                _means_turned,
+            ),
+            Mistake(
+                "negative",
+                "The sign is turned: a deviance is never below zero.",
+                _deviance_negative,
+            ),
         ),
     ),
     Exercise(
@@ -781,6 +1041,24 @@ EXERCISES = (
                 _round_the_end,
             ),
             Mistake(
+                "round by a negative index",
+                "y[t - 1 - l] with a negative index is counted from the end of the "
+                "recording. Before the recording there are no spikes.",
+                _round_by_index,
+            ),
+            Mistake(
+                "starts late",
+                "You leave the first L bins empty. They have a past, only a shorter "
+                "one.",
+                _starts_late,
+            ),
+            Mistake(
+                "starts a bin later",
+                "You leave the first L + 1 bins empty. They have a past, only a "
+                "shorter one.",
+                _starts_a_bin_later,
+            ),
+            Mistake(
                 "the future",
                 "You look at the bins after t. They are what is to be predicted.",
                 _the_future,
@@ -798,6 +1076,29 @@ EXERCISES = (
                 "You let each spike fall at the end of its bin. Its place is given: "
                 "the bin has run up to place * mu when it comes.",
                 _whole_bins,
+            ),
+            Mistake(
+                "own bin twice",
+                "np.cumsum(mu)[t] holds the mu of bin t itself. Take it off: the "
+                "clock at the start of the bin.",
+                _own_bin_twice,
+            ),
+            Mistake(
+                "place ignored",
+                "You let each spike fall at the start of its bin. Add place * mu of "
+                "that bin.",
+                _place_ignored,
+            ),
+            Mistake(
+                "place from the end",
+                "place counts from the start of the bin: the share of mu that has "
+                "passed is place, not 1 - place.",
+                _place_from_the_end,
+            ),
+            Mistake(
+                "place alone",
+                "place is a share of its bin. On the clock that is place * mu.",
+                _place_alone,
             ),
             Mistake(
                 "exponential",
@@ -891,6 +1192,16 @@ EXERCISES = (
                 "factors",
                 "You return factors on the rate. Their logarithms are asked for.",
                 _factors,
+            ),
+            Mistake(
+                "map transposed",
+                "Your map is transposed: rows run along y, columns along x.",
+                _map_turned,
+            ),
+            Mistake(
+                "mean not zero",
+                "Your curves do not have mean zero over their bins: take the mean off.",
+                _not_centred,
             ),
         ),
         compare=False,
