@@ -588,7 +588,8 @@ def _random_walk(
         return rng.uniform(0.0, 100.0, (N, 2))
 
     def draw_next(z: Array, t: int, rng: Rng) -> Array:
-        return np.clip(z + step * rng.normal(size=z.shape), 0.0, 100.0)
+        out: Array = np.clip(z + step * rng.normal(size=z.shape), 0.0, 100.0)
+        return out
 
     likelihood = particle.spike_likelihood(log_rate, dt)
     model = particle.StateSpace(draw_first, draw_next, likelihood)
